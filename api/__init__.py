@@ -1,0 +1,1 @@
+"""The gRPC API: messages, translation and services.  It reaches the daemon only through its own Protocol."""

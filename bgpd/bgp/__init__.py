@@ -1,0 +1,1 @@
+"""BGP sessions: codec (ExaBGP), state machine (sans-I/O) and transport."""

@@ -1,0 +1,148 @@
+"""What the operator configured, as checked values.
+
+`bgpd/config_file.py` reads TOML into these; nothing else makes them in the daemon.  Every field that a
+file may omit has its default here, and docs/configuration.md documents each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from routes.path import PeerKind, PeerName
+from routes.prefix import Address, Family, Prefix
+
+
+class Endpoint(NamedTuple):
+    """An address and TCP port to listen on."""
+
+    address: Address
+    port: int
+
+
+class AllowEntry(NamedTuple):
+    """`[import] allow`: admits `prefix` and what is more specific, with a length from `ge` to `le`.
+
+    A default route (length 0) admits only itself.
+    """
+
+    prefix: Prefix
+    ge: int
+    le: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpeakerConfig:
+    """`[speaker]`: who this BGP speaker is."""
+
+    asn: int
+    router_id: int
+    listen: tuple[Endpoint, ...] = ()
+    hold_time: int = 90
+    """Seconds; 0 turns the hold timer off, else at least 3."""
+    connect_retry: float = 5.0
+    """Seconds before the first new attempt; doubles up to `connect_retry_max`, with jitter."""
+    connect_retry_max: float = 60.0
+    graceful_restart: bool = True
+    restart_time: int = 120
+    """Seconds, at most 4095: how long peers keep our paths while we are away."""
+
+
+@dataclass(frozen=True, slots=True)
+class MaxPrefixes:
+    """The most prefixes that a peer may announce in each family."""
+
+    limit: int
+    warn_percent: int = 80
+    action: str = "reset"
+    """`warn`, `drop` (refuse what is over the limit) or `reset` (Cease, RFC 4486, and idle for `idle_time`)."""
+    idle_time: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class PeerConfig:
+    """One `[[peers]]` entry."""
+
+    name: PeerName
+    """The address as written: `192.0.2.1`, `fe80::1%eth0`."""
+    address: Address
+    asn: int
+    kind: PeerKind
+    interface: str = ""
+    """The zone of a link-local address."""
+    port: int = 179
+    source_address: Address | None = None
+    password: str = field(default="", repr=False)
+    """The content of `password_file`, without the final newline."""
+    ttl_security: int = 0
+    """Hops (RFC 5082): 0 is off, 1 a direct neighbour."""
+    multihop: int = 0
+    """TTL of outgoing packets for eBGP peers that are further away than one hop; 0: direct only."""
+    passive: bool = False
+    hold_time: int = 90
+    families: tuple[Family, ...] = (Family.IPV4, Family.IPV6)
+    max_prefixes: MaxPrefixes | None = None
+    allowas_in: int = 0
+    add_path: bool = False
+    """Ask the peer to send several paths for each prefix (RFC 7911, receive)."""
+    graceful_restart: bool = True
+    extended_next_hop: bool = True
+    """Offer RFC 8950, so that IPv4 prefixes can have IPv6 next hops."""
+    shutdown: bool = False
+    """Keep the peer configured and its session down."""
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """`[agent]`: what this node advertises."""
+
+    advertise: tuple[Prefix, ...] = ()
+    next_hop_ipv4: Address | None = None
+    """The node's own addresses for a family other than the session's; found on the session's link when absent."""
+    next_hop_ipv6: Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImportConfig:
+    """`[import]`: nothing is accepted that no entry admits."""
+
+    allow: tuple[AllowEntry, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FibConfig:
+    """`[fib]`: which kernel entries are ours, and how they are made."""
+
+    protocol: int = 179
+    table: int = 254
+    metric: int = 20
+    unreachable_metric: int = 4278198272
+    multipath: int = 16
+    """The most next hops of one entry."""
+    resolve_via_default: bool = False
+    onlink: tuple[Prefix, ...] = ()
+    """Next hops in these are taken to be on the session's link although no connected route covers them."""
+    preferred_source_ipv4: Address | None = None
+    preferred_source_ipv6: Address | None = None
+    hold_time: float = 10.0
+    """Seconds that held entries outlive the last End-of-RIB."""
+    deferral_time: float = 180.0
+    """Seconds after start (or a lost session) when held entries go, End-of-RIB or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The configuration of one agent."""
+
+    path: str
+    speaker: SpeakerConfig
+    agent: AgentConfig = AgentConfig()
+    peers: tuple[PeerConfig, ...] = ()
+    imports: ImportConfig = ImportConfig()
+    fib: FibConfig = FibConfig()
+    api_listen: str = "unix:///run/podbgp/api.sock"
+    metrics_listen: Endpoint | None = None
+    log_level: str = "info"
+    log_format: str = "auto"
+    """`text`, `json`, or `auto`: text on a terminal."""
