@@ -1,0 +1,82 @@
+"""A daemon that runs in a namespace as a child of the lab, its output in a file.
+
+Owns start and stop.  Each daemon has a session of its own, so that Ctrl-C reaches the lab alone, which
+then ends them in order.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from bgpd.lab.command import LabError
+from bgpd.lab.netns import in_namespace
+
+STOP_TIMEOUT = 10.0
+TAIL = 2000
+
+
+class Process:
+    """One daemon: `start`, then `kill` or `terminate`, as often as wanted."""
+
+    def __init__(self, name: str, namespace: str, argv: Sequence[str], log: Path) -> None:
+        self.name = name
+        self.namespace = namespace
+        self.argv = list(argv)
+        self.log = log
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it; its output is added to the log file."""
+        if self.running:
+            raise LabError(f"{self.name} is already running")
+        with self.log.open("ab") as log:
+            self._child = subprocess.Popen(  # noqa: S603 - a fixed daemon with arguments that the lab made
+                in_namespace(self.namespace, self.argv),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    @property
+    def running(self) -> bool:
+        return self._child is not None and self._child.poll() is None
+
+    @property
+    def pid(self) -> int:
+        if self._child is None:
+            raise LabError(f"{self.name} was never started")
+        return self._child.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """How it ended; None while it runs."""
+        return self._child.poll() if self._child else None
+
+    def kill(self) -> None:
+        """`kill -9`: it gets no chance to clean up."""
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait(STOP_TIMEOUT)
+
+    def terminate(self, timeout: float = STOP_TIMEOUT) -> int:
+        """SIGTERM, and its exit code; LabError (and a kill) when it does not end in time."""
+        if self._child is None:
+            return 0
+        self._child.terminate()
+        try:
+            return self._child.wait(timeout)
+        except subprocess.TimeoutExpired as error:
+            self.kill()
+            raise LabError(f"{self.name} did not end within {timeout:g} s of SIGTERM") from error
+
+    def must_run(self) -> None:
+        """LabError, with the end of its log, when it is not running."""
+        if not self.running:
+            raise LabError(f"{self.name} ended with code {self.returncode}:\n{self.tail()}")
+
+    def tail(self) -> str:
+        """The end of its log."""
+        return self.log.read_text(errors="replace")[-TAIL:] if self.log.exists() else ""
