@@ -10,7 +10,20 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from routes.path import PeerKind, PeerName
+from routes.policy import AllowEntry, MaxPrefixes
 from routes.prefix import Address, Family, Prefix
+
+__all__ = [
+    "AgentConfig",
+    "AllowEntry",
+    "Config",
+    "Endpoint",
+    "FibConfig",
+    "ImportConfig",
+    "MaxPrefixes",
+    "PeerConfig",
+    "SpeakerConfig",
+]
 
 
 class Endpoint(NamedTuple):
@@ -18,17 +31,6 @@ class Endpoint(NamedTuple):
 
     address: Address
     port: int
-
-
-class AllowEntry(NamedTuple):
-    """`[import] allow`: admits `prefix` and what is more specific, with a length from `ge` to `le`.
-
-    A default route (length 0) admits only itself.
-    """
-
-    prefix: Prefix
-    ge: int
-    le: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +51,11 @@ class SpeakerConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class MaxPrefixes:
-    """The most prefixes that a peer may announce in each family."""
-
-    limit: int
-    warn_percent: int = 80
-    action: str = "reset"
-    """`warn`, `drop` (refuse what is over the limit) or `reset` (Cease, RFC 4486, and idle for `idle_time`)."""
-    idle_time: float = 60.0
-
-
-@dataclass(frozen=True, slots=True)
 class PeerConfig:
     """One `[[peers]]` entry."""
 
     name: PeerName
-    """The address as written: `192.0.2.1`, `fe80::1%eth0`."""
+    """The address in its usual spelling, and the zone: `192.0.2.1`, `fe80::1%eth0`."""
     address: Address
     asn: int
     kind: PeerKind
@@ -131,6 +122,24 @@ class FibConfig:
     """Seconds after start (or a lost session) when held entries go, End-of-RIB or not."""
 
 
+class Problem(NamedTuple):
+    """Something in a configuration file that is wrong, or that is probably not meant."""
+
+    file: str
+    line: int
+    """0 when no line can be named."""
+    key: str
+    """`peers[2].asn`; empty for the file as a whole."""
+    value: str
+    """As in the file, shortened; empty when there is none, or when it may be a secret."""
+    text: str
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        what = f"{self.key} = {self.value}" if self.value else self.key
+        return ": ".join(part for part in (where, what, self.text) if part)
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """The configuration of one agent."""
@@ -146,3 +155,5 @@ class Config:
     log_level: str = "info"
     log_format: str = "auto"
     """`text`, `json`, or `auto`: text on a terminal."""
+    warnings: tuple[Problem, ...] = field(default=(), compare=False)
+    """What is valid but probably not meant; the daemon logs it."""

@@ -1,0 +1,390 @@
+"""Import policy: what a peer may tell us, and the name of the rule behind each verdict.
+
+Safe by default: nothing is accepted that no `allow` entry admits, and whatever the entries say, never
+our own prefixes or anything inside them, never a martian, never a path that loops (RFC 4271 section
+9.1.2, RFC 4456 section 8).  A refusal is a verdict like any other: the path stays in Adj-RIB-In as
+received, with its rule, so that a person can ask why.
+
+`ImportPolicy.judge` is the definition.  The hot path asks the same in two halves, `Judge.admit` once for
+each UPDATE's attributes and `ImportPolicy.admits` once for each prefix; a property test holds them equal.
+This module must never keep state about paths, and a policy never changes: a new one replaces it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from routes.path import (
+    GRACEFUL_SHUTDOWN,
+    AsPath,
+    PathAttributes,
+    PeerKind,
+    PeerName,
+    Source,
+)
+from routes.prefix import Address, Prefix, format_address, format_router_id
+
+DEFAULT_LOCAL_PREF = 100
+"""What `local_pref=None` counts as in the decision process and is shown as."""
+
+
+class AllowEntry(NamedTuple):
+    """`[import] allow`: admits `prefix` and what is more specific, with a length from `ge` to `le`.
+
+    A default route (length 0) admits only itself, whatever `ge` and `le` say.
+    """
+
+    prefix: Prefix
+    ge: int
+    le: int
+
+
+@dataclass(frozen=True, slots=True)
+class MaxPrefixes:
+    """The most prefixes that a peer may announce in each family."""
+
+    limit: int
+    warn_percent: int = 80
+    action: str = "reset"
+    """`warn`, `drop` (refuse what is over the limit) or `reset` (Cease, RFC 4486, and idle for `idle_time`)."""
+    idle_time: float = 60.0
+
+
+class Rule(StrEnum):
+    """Names of import rules.  A plain acceptance is named after its entry: `allow 10.244.0.0/16`."""
+
+    ORIGINATED = "originated"
+    GRACEFUL_SHUTDOWN = "graceful-shutdown"
+    MARTIAN = "martian"
+    OWN_PREFIX = "own-prefix"
+    DEFAULT_NOT_ALLOWED = "default-not-allowed"
+    NOT_ALLOWED = "not-allowed"
+    AS_LOOP = "as-loop"
+    FIRST_AS = "first-as"
+    ORIGINATOR_LOOP = "originator-loop"
+    CLUSTER_LOOP = "cluster-loop"
+    OWN_NEXT_HOP = "own-next-hop"
+    MARTIAN_NEXT_HOP = "martian-next-hop"
+    MAX_PREFIXES = "max-prefixes"
+
+
+class Verdict(NamedTuple):
+    """What import decides on one path."""
+
+    accepted: bool
+    attributes: PathAttributes
+    """After import; as received when refused."""
+    rule: str
+    text: str
+    """A sentence for a person."""
+
+
+class Refusal(NamedTuple):
+    """A rule that a path broke."""
+
+    rule: Rule
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerImport:
+    """Import options of one peer."""
+
+    allowas_in: int = 0
+    """How often our own AS number may occur in an AS_PATH."""
+    enforce_first_as: bool = True
+    """An eBGP peer's paths begin with its own AS (RFC 4271 section 6.3); turn it off for a route server."""
+    max_prefixes: MaxPrefixes | None = None
+
+
+DEFAULT_PEER_IMPORT = PeerImport()
+
+MARTIANS = tuple(
+    Prefix.parse(text)
+    for text in (
+        "0.0.0.0/8",
+        "127.0.0.0/8",
+        "224.0.0.0/4",
+        "240.0.0.0/4",
+        "::/128",
+        "::1/128",
+        "::ffff:0:0/96",
+        "fe80::/10",
+        "ff00::/8",
+    )
+)
+"""Never a destination.  The documentation ranges are not here: labs and tests are built of them."""
+
+_IPV6_ZEROS = bytes(10)
+_IPV6_MAPPED = bytes(10) + b"\xff\xff"
+_IPV6_LOW = (bytes(16), bytes(15) + b"\x01")
+
+
+def is_martian_next_hop(next_hop: Address, link_local: Address | None = None) -> bool:
+    """Whether no packet can be sent there: 0/8, 127/8, 224/3 and their IPv6 kin.
+
+    `::` is sound beside a link-local address, which then is the next hop (RFC 2545 section 3).
+    """
+    first = next_hop[0]
+    if len(next_hop) == 4:
+        return first in {0, 127} or first >= 224
+    if first == 0xFF:
+        return True
+    if first or not next_hop.startswith(_IPV6_ZEROS):
+        return False
+    if next_hop in _IPV6_LOW:
+        return link_local is None
+    return next_hop.startswith(_IPV6_MAPPED)
+
+
+class Range(NamedTuple):
+    """The addresses of a prefix, as packed bytes: their order is numeric order."""
+
+    low: bytes
+    high: bytes
+
+    @classmethod
+    def of(cls, prefix: Prefix) -> Range:
+        size = len(prefix.address)
+        host = (1 << (size * 8 - prefix.length)) - 1
+        return cls(prefix.address, (int.from_bytes(prefix.address, "big") | host).to_bytes(size, "big"))
+
+
+def _without_nested(prefixes: Iterable[Prefix]) -> list[Prefix]:
+    """Those that lie in no other: disjoint, in address order."""
+    widest: list[Prefix] = []
+    for prefix in sorted(prefixes):
+        if not (widest and widest[-1].contains(prefix)):
+            widest.append(prefix)
+    return widest
+
+
+def compile_prefixes(allow: Iterable[AllowEntry], denied: Iterable[Prefix]) -> Callable[[Prefix], bool]:
+    """A predicate for prefixes of one family: admitted by an entry, and not inside what is denied."""
+    entries = [
+        (*Range.of(prefix), max(ge, prefix.length), le) if prefix.length else (prefix[0], prefix[0], 0, 0)
+        for prefix, ge, le in allow
+    ]
+    # What no entry admits needs no second refusal: in practice one own prefix is left here.
+    holes = _without_nested(
+        prefix
+        for prefix in denied
+        if any(low <= Range.of(prefix).high and prefix.address <= high for low, high, _, _ in entries)
+    )
+    lows = [hole.address for hole in holes]
+    highs = [(Range.of(hole).high, hole.length) for hole in holes]
+
+    def admits(nlri: Prefix) -> bool:
+        address, length = nlri
+        for low, high, ge, le in entries:
+            if low <= address <= high and ge <= length <= le:
+                break
+        else:
+            return False
+        if lows:
+            at = bisect_right(lows, address)
+            if at:
+                high, shortest = highs[at - 1]
+                return address > high or length < shortest
+        return True
+
+    return admits
+
+
+class ImportPolicy:
+    """The rules for every peer.  Immutable; `with_own_prefixes` makes the next one."""
+
+    __slots__ = (
+        "admits",
+        "allow",
+        "asn",
+        "cluster_id",
+        "own_addresses",
+        "own_prefixes",
+        "peers",
+        "router_id",
+    )
+
+    def __init__(
+        self,
+        *,
+        asn: int,
+        router_id: int,
+        allow: Iterable[AllowEntry] = (),
+        own_prefixes: Iterable[Prefix] = (),
+        own_addresses: Iterable[Address] = (),
+        cluster_id: int | None = None,
+        peers: Mapping[PeerName, PeerImport] | None = None,
+    ) -> None:
+        self.asn = asn
+        self.router_id = router_id
+        self.allow = tuple(allow)
+        self.own_prefixes = tuple(own_prefixes)
+        self.own_addresses = frozenset(own_addresses)
+        self.cluster_id = cluster_id
+        self.peers: Mapping[PeerName, PeerImport] = dict(peers or {})
+        denied = (*MARTIANS, *self.own_prefixes)
+        self.admits: dict[int, Callable[[Prefix], bool]] = {
+            size: compile_prefixes(
+                [entry for entry in self.allow if len(entry.prefix.address) == size],
+                [prefix for prefix in denied if len(prefix.address) == size],
+            )
+            for size in (4, 16)
+        }
+        """For each address size: whether the prefix half of the rules accepts a prefix."""
+
+    def with_own_prefixes(self, own_prefixes: Iterable[Prefix]) -> ImportPolicy:
+        """The same rules for a speaker that originates `own_prefixes`."""
+        return ImportPolicy(
+            asn=self.asn,
+            router_id=self.router_id,
+            allow=self.allow,
+            own_prefixes=own_prefixes,
+            own_addresses=self.own_addresses,
+            cluster_id=self.cluster_id,
+            peers=self.peers,
+        )
+
+    def options(self, peer: PeerName) -> PeerImport:
+        """The peer's import options."""
+        return self.peers.get(peer, DEFAULT_PEER_IMPORT)
+
+    def judge(self, source: Source, attributes: PathAttributes, nlri: Prefix) -> Verdict:
+        """The verdict on one path, with its rule and a sentence."""
+        if source.kind is PeerKind.LOCAL:
+            return Verdict(True, attributes, Rule.ORIGINATED, "originated by this speaker")
+        entry = self._allowing(nlri)
+        refusal = self._refused_prefix(nlri, entry) or self._refused_attributes(source, attributes)
+        if entry is None or refusal is not None:
+            assert refusal is not None  # noqa: S101 - no entry is a refusal; told to the type checker
+            return Verdict(False, attributes, refusal.rule, refusal.text)
+        text = f"admitted by the import entry {entry.prefix}"
+        imported = _imported(source, attributes)
+        if GRACEFUL_SHUTDOWN in attributes.communities:
+            text += "; local preference 0, because the peer is shutting down gracefully (RFC 8326)"
+            return Verdict(True, imported, Rule.GRACEFUL_SHUTDOWN, text)
+        return Verdict(True, imported, f"allow {entry.prefix}", text)
+
+    def _allowing(self, nlri: Prefix) -> AllowEntry | None:
+        for entry in self.allow:
+            prefix, ge, le = entry
+            if prefix.length == 0:
+                ge = le = 0
+            if prefix.contains(nlri) and ge <= nlri.length <= le:
+                return entry
+        return None
+
+    def _refused_prefix(self, nlri: Prefix, entry: AllowEntry | None) -> Refusal | None:
+        martian = next((each for each in MARTIANS if each.contains(nlri)), None)
+        if martian is not None:
+            return Refusal(Rule.MARTIAN, f"{nlri} lies in {martian}, which is no destination")
+        own = next((each for each in self.own_prefixes if each.contains(nlri)), None)
+        if own is not None:
+            where = "is" if own == nlri else "lies in"
+            return Refusal(Rule.OWN_PREFIX, f"{nlri} {where} our own prefix {own}")
+        if entry is not None:
+            return None
+        if nlri.length == 0:
+            return Refusal(
+                Rule.DEFAULT_NOT_ALLOWED, f"a default route is accepted only where {nlri} is listed"
+            )
+        return Refusal(Rule.NOT_ALLOWED, f"no import entry admits {nlri}")
+
+    def _refused_attributes(self, source: Source, attributes: PathAttributes) -> Refusal | None:
+        """The first rule that the attributes break."""
+        as_path, next_hop = attributes.as_path, attributes.next_hop
+        refusal = self.refused_as_path(source, as_path)
+        if refusal is not None:
+            return refusal
+        if source.kind is PeerKind.IBGP:
+            if attributes.originator_id == self.router_id:
+                text = f"the originator ID {format_router_id(self.router_id)} is our own: the path comes back to us"
+                return Refusal(Rule.ORIGINATOR_LOOP, text)
+            if self.cluster_id is not None and self.cluster_id in attributes.cluster_list:
+                text = f"the cluster list contains our own cluster ID {format_router_id(self.cluster_id)}"
+                return Refusal(Rule.CLUSTER_LOOP, text)
+        if next_hop in self.own_addresses:
+            return Refusal(Rule.OWN_NEXT_HOP, f"the next hop {format_address(next_hop)} is our own address")
+        if is_martian_next_hop(next_hop, attributes.link_local):
+            return Refusal(Rule.MARTIAN_NEXT_HOP, f"{format_address(next_hop)} can't be a next hop")
+        return None
+
+    def refused_as_path(self, source: Source, as_path: AsPath) -> Refusal | None:
+        """The rule that the AS_PATH breaks: a loop, or an eBGP peer's that begins with another's AS."""
+        options = self.options(source.peer)
+        seen = as_path.count(self.asn)
+        if seen > options.allowas_in:
+            allowed = f", allowas_in is {options.allowas_in}" if options.allowas_in else ""
+            text = f"the AS path [{as_path}] contains our own AS {self.asn} {seen} times{allowed}"
+            return Refusal(Rule.AS_LOOP, text)
+        if source.kind is PeerKind.EBGP and options.enforce_first_as and as_path.neighbor_as != source.asn:
+            text = f"the AS path [{as_path}] does not begin with the peer's AS {source.asn}"
+            return Refusal(Rule.FIRST_AS, text)
+        return None
+
+
+def _imported(source: Source, attributes: PathAttributes) -> PathAttributes:
+    """The attributes that the decision process sees; the same object when nothing changes.
+
+    LOCAL_PREF, ORIGINATOR_ID and CLUSTER_LIST mean nothing from another AS (RFC 4271 section 5.1.5,
+    RFC 4456 section 8), and would let it outbid everybody.
+    """
+    if source.kind is PeerKind.EBGP and (
+        attributes.local_pref is not None or attributes.originator_id is not None or attributes.cluster_list
+    ):
+        attributes = attributes._replace(local_pref=None, originator_id=None, cluster_list=())
+    if GRACEFUL_SHUTDOWN in attributes.communities and attributes.local_pref != 0:
+        attributes = attributes._replace(local_pref=0)
+    return attributes
+
+
+class Judge:
+    """The attribute half of the rules, prepared for one session.
+
+    Remembers the last attributes and the last sound AS_PATH by identity: a decoder that shares equal
+    ones, or an UPDATE split in many, is judged once.
+    """
+
+    __slots__ = ("_last", "_last_verdict", "_policy", "_sound_as_path", "_source")
+
+    def __init__(self, policy: ImportPolicy, source: Source) -> None:
+        self._policy = policy
+        self._source = source
+        self._sound_as_path: AsPath | None = None
+        self._last: PathAttributes | None = None
+        self._last_verdict: PathAttributes | None = None
+
+    def admit(self, attributes: PathAttributes) -> PathAttributes | None:
+        """The attributes after import, the same object when unchanged, or None when they are refused."""
+        if attributes is self._last:
+            return self._last_verdict
+        self._last = attributes
+        self._last_verdict = verdict = self._judge(attributes)
+        return verdict
+
+    def _judge(self, attributes: PathAttributes) -> PathAttributes | None:
+        policy, source = self._policy, self._source
+        as_path, next_hop = attributes.as_path, attributes.next_hop
+        if as_path is not self._sound_as_path:
+            if not self._is_sound(as_path):
+                return None
+            self._sound_as_path = as_path
+        if next_hop in policy.own_addresses or is_martian_next_hop(next_hop, attributes.link_local):
+            return None
+        if source.kind is not PeerKind.IBGP:
+            return _imported(source, attributes)
+        if attributes.originator_id == policy.router_id or policy.cluster_id in attributes.cluster_list:
+            return None
+        return _imported(source, attributes) if GRACEFUL_SHUTDOWN in attributes.communities else attributes
+
+    def _is_sound(self, as_path: AsPath) -> bool:
+        """Whether the AS_PATH breaks no rule; the whole question only for those that might."""
+        own = self._policy.asn
+        suspect = self._source.kind is PeerKind.EBGP and as_path.neighbor_as != self._source.asn
+        for segment in as_path.segments:
+            suspect = suspect or own in segment.asns
+        return not suspect or self._policy.refused_as_path(self._source, as_path) is None
