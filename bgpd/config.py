@@ -22,6 +22,7 @@ __all__ = [
     "ImportConfig",
     "MaxPrefixes",
     "PeerConfig",
+    "Problem",
     "SpeakerConfig",
 ]
 
@@ -74,6 +75,9 @@ class PeerConfig:
     families: tuple[Family, ...] = (Family.IPV4, Family.IPV6)
     max_prefixes: MaxPrefixes | None = None
     allowas_in: int = 0
+    """How often our own AS number may occur in an AS_PATH."""
+    enforce_first_as: bool = True
+    """An eBGP peer's paths begin with its own AS number; off for a route server."""
     add_path: bool = False
     """Ask the peer to send several paths for each prefix (RFC 7911, receive)."""
     graceful_restart: bool = True
@@ -90,7 +94,7 @@ class AgentConfig:
 
     advertise: tuple[Prefix, ...] = ()
     next_hop_ipv4: Address | None = None
-    """The node's own addresses for a family other than the session's; found on the session's link when absent."""
+    """The node's own address for a family other than the session's; absent: found on the session's link."""
     next_hop_ipv6: Address | None = None
 
 

@@ -1,0 +1,220 @@
+"""From a TOML file to a checked `Config`.
+
+Everything that can be said of a file without starting is said here, all at once: an operator who
+fixes what `podbgpd check` reports has a file that loads.  Nothing is guessed and nothing ignored: an
+unknown key, a prefix with host bits and a value that two keys contradict are errors.  What is legal but
+probably not meant becomes a warning in the `Config`.  docs/configuration.md says the same in prose.
+
+Only this module makes a `Config`.  It reads files (the configuration and its password files), and
+touches nothing else of the host: no interface, address or route is looked at.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+from bgpd import config_values as values
+from bgpd.config import (
+    AgentConfig,
+    AllowEntry,
+    Config,
+    Endpoint,
+    ImportConfig,
+    PeerConfig,
+    Problem,
+    SpeakerConfig,
+)
+from bgpd.config_fib import read_fib
+from bgpd.config_peers import read_peers
+from bgpd.config_source import read_regular
+from bgpd.config_table import InvalidConfigError, Report, Table
+from routes.policy import MARTIANS
+from routes.prefix import Family, Prefix
+
+MAX_BYTES = 1 << 20
+"""A configuration of a thousand peers is a tenth of this."""
+
+
+def load(path: str | os.PathLike[str]) -> Config:
+    """Read and check a file; InvalidConfigError names everything that is wrong with it."""
+    name = os.fspath(path)
+    try:
+        data = read_regular(name, MAX_BYTES).data
+    except OSError as problem:
+        raise _unusable(name, f"can't be read: {problem.strerror}") from None
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as problem:
+        raise _unusable(name, "is not UTF-8 text", data.count(b"\n", 0, problem.start) + 1) from None
+    return parse(text, name)
+
+
+def parse(text: str, name: str) -> Config:
+    """Check the text of a file called `name`; password files are relative to its folder."""
+    try:
+        root = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as problem:
+        raise _not_toml(name, text, problem) from None
+    except (ValueError, RecursionError):  # a number of 5,000 digits, or a thousand brackets
+        raise _unusable(name, "has a number that is too long, or is nested too deeply") from None
+    report = Report(name, text)
+    return _config(Table(root, (), report), report, name)
+
+
+def _unusable(name: str, text: str, line: int = 0) -> InvalidConfigError:
+    return InvalidConfigError((Problem(name, line, "", "", text),))
+
+
+def _not_toml(name: str, text: str, problem: tomllib.TOMLDecodeError) -> InvalidConfigError:
+    """The error of tomllib ends in `(at line 3, column 18)` or `(at end of document)`."""
+    sentence, _, place = str(problem).rpartition(" (at ")
+    lines = text.splitlines() or [""]
+    number = place.removeprefix("line ").partition(",")[0]
+    line = min(int(number), len(lines)) if number.isdecimal() else len(lines)
+    shown = lines[line - 1].partition("=")[0].strip()[:60]
+    hint = (
+        f"; at {shown!r}: text, so also an address or a prefix, needs quotes"
+        if "=" in lines[line - 1]
+        else ""
+    )
+    return _unusable(name, f"is not valid TOML: {sentence}{hint}", line)
+
+
+def _config(root: Table, report: Report, name: str) -> Config:
+    speaker = _speaker(root.table("speaker"))
+    peers = read_peers(root.tables("peers"), speaker, Path(name).parent)
+    default = Config(name, speaker)
+    log = root.table("log")
+    config = Config(
+        path=name,
+        speaker=speaker,
+        agent=_agent(root.table("agent")),
+        peers=peers,
+        imports=_import(root.table("import"), peers),
+        fib=read_fib(root.table("fib")),
+        api_listen=_api_listen(root.table("api"), default.api_listen),
+        metrics_listen=root.table("metrics").optional("listen", _maybe_endpoint, None),
+        log_level=log.optional(
+            "level", values.choice("debug", "info", "warning", "error"), default.log_level
+        ),
+        log_format=log.optional("format", values.choice("auto", "text", "json"), default.log_format),
+    )
+    return replace(config, warnings=report.finish())
+
+
+def _maybe_endpoint(value: object) -> Endpoint | None:
+    return values.endpoint(value)
+
+
+def _speaker(table: Table) -> SpeakerConfig:
+    asn = table.required("asn", values.asn, 0)
+    router_id = table.required("router_id", values.router_id, 0)
+    default = SpeakerConfig(asn, router_id)
+    delay = values.seconds(0.1, 3600)
+    speaker = SpeakerConfig(
+        asn=asn,
+        router_id=router_id,
+        listen=table.distinct("listen", values.endpoint),
+        hold_time=table.optional("hold_time", values.hold_time, default.hold_time),
+        connect_retry=table.optional("connect_retry", delay, default.connect_retry),
+        connect_retry_max=table.optional("connect_retry_max", delay, default.connect_retry_max),
+        graceful_restart=table.optional("graceful_restart", values.boolean, default.graceful_restart),
+        restart_time=table.optional("restart_time", values.integer(1, 4095), default.restart_time),
+    )
+    if (
+        table.sound("connect_retry", "connect_retry_max")
+        and speaker.connect_retry > speaker.connect_retry_max
+    ):
+        key = "connect_retry_max" if "connect_retry_max" in table else "connect_retry"
+        table.wrong(
+            key, f"must leave connect_retry_max ({speaker.connect_retry_max:g}) at least at connect_retry"
+        )
+    return speaker
+
+
+def _agent(table: Table) -> AgentConfig:
+    return AgentConfig(
+        advertise=_advertise(table),
+        next_hop_ipv4=table.optional("next_hop_ipv4", values.global_unicast(Family.IPV4), None),
+        next_hop_ipv6=table.optional("next_hop_ipv6", values.global_unicast(Family.IPV6), None),
+    )
+
+
+def _advertise(table: Table) -> tuple[Prefix, ...]:
+    """The node's own prefixes: disjoint, and such that another speaker would accept them."""
+    good: list[tuple[int, Prefix]] = []
+    for at, own in table.many("advertise", _own_prefix):
+        for earlier, other in good:
+            if other.contains(own) or own.contains(other):
+                how = "is the same as" if own == other else "overlaps"
+                table.wrong("advertise", f"{how} advertise[{earlier}], {other}", at)
+                break
+        else:
+            good.append((at, own))
+    return tuple(own for _, own in good)
+
+
+def _own_prefix(value: object) -> Prefix:
+    own = values.prefix(value)
+    if own.length == 0:
+        raise values.UnfitError("is a default route: it would make every address this node's own")
+    if any(martian.contains(own) or own.contains(martian) for martian in MARTIANS):
+        raise values.UnfitError(
+            "is a range that no speaker accepts (this host, loopback, link-local, multicast, reserved)"
+        )
+    return own
+
+
+def _import(table: Table, peers: tuple[PeerConfig, ...]) -> ImportConfig:
+    allow = table.distinct("allow", _allow_entry)
+    if peers and "allow" not in table:
+        table.doubtful("allow", "is missing: nothing that the peers announce will be accepted")
+    return ImportConfig(allow)
+
+
+def _allow_entry(value: object) -> AllowEntry:
+    """A prefix, or `{prefix, ge, le}`."""
+    if not isinstance(value, dict):
+        if not isinstance(value, str):
+            raise values.UnfitError(
+                'must be a prefix, or a table as in { prefix = "10.244.0.0/16", ge = 24, le = 28 }'
+            )
+        prefix = values.prefix(value)
+        return AllowEntry(prefix, prefix.length, len(prefix.address) * 8 if prefix.length else 0)
+    if "prefix" not in value or not value.keys() <= {"prefix", "ge", "le"}:
+        raise values.UnfitError("must have the key prefix, and may have ge and le, and no others")
+    prefix = values.prefix(value["prefix"])
+    if prefix.length == 0 and len(value) > 1:
+        raise values.UnfitError(
+            f"admits the default route alone; list the ranges that you want instead of {prefix}"
+        )
+    longest = len(prefix.address) * 8
+    ge = _bound("ge", value.get("ge", prefix.length), prefix.length, longest)
+    le = _bound("le", value.get("le", longest if prefix.length else 0), ge, longest)
+    return AllowEntry(prefix, ge, le)
+
+
+def _bound(key: str, value: object, low: int, high: int) -> int:
+    try:
+        return values.integer(low, high)(value)
+    except values.UnfitError as problem:
+        raise values.UnfitError(f"{key} {problem}") from None
+
+
+def _api_listen(table: Table, default: str) -> str:
+    listen = table.optional("listen", values.api_listen, default)
+    if not listen.startswith("unix:") and table.sound("listen"):
+        host = values.endpoint(listen).address
+        who = (
+            "every user of this host"
+            if ipaddress.ip_address(host).is_loopback
+            else "every host that reaches it"
+        )
+        table.doubtful(
+            "listen", f"has no access control: {who} may shut the agent down; prefer a Unix socket"
+        )
+    return listen

@@ -1,0 +1,234 @@
+"""Single values of a configuration file: from what TOML gives to what the daemon works with.
+
+Each parser takes one value and returns it checked, or raises UnfitError with a sentence that says what
+is valid.  Where the mistake is a common one (a prefix with host bits, a number in quotes, an IPv6
+address without brackets) the sentence has the corrected value.  Nothing here knows keys or files.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from bgpd.config import Endpoint
+from routes.prefix import Address, Family, Prefix, is_link_local, parse_router_id
+
+T = TypeVar("T")
+Parse = Callable[[object], T]
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class UnfitError(ValueError):
+    """A value that can't be used; the text continues a sentence that begins with the value."""
+
+
+AS_TRANS = 23456
+MAX_UNIX_PATH = 107
+"""Bytes of `sun_path` (unix(7)), without the final zero."""
+
+_MAPPED = Prefix.parse("::ffff:0:0/96")
+_ZONE = re.compile(r"[^\s/:%]{1,15}")
+
+
+def boolean(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise UnfitError("must be true or false, without quotes")
+    return value
+
+
+def text(value: object) -> str:
+    if not isinstance(value, str):
+        raise UnfitError("must be a string in quotes")
+    return value
+
+
+def integer(low: int, high: int, refused: Mapping[int, str] | None = None) -> Parse[int]:
+    """Whole numbers from `low` to `high`, but for `refused`, each with its reason."""
+
+    def parse(value: object) -> int:
+        valid = f"an integer from {low} to {high}"
+        if isinstance(value, str) and value.strip().isdecimal():
+            raise UnfitError(f"must be {valid}, without quotes")
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise UnfitError(f"must be {valid}")
+        if refused and value in refused:
+            raise UnfitError(refused[value])
+        return value
+
+    return parse
+
+
+def seconds(low: float, high: float) -> Parse[float]:
+    def parse(value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise UnfitError(f"must be a number of seconds from {low:g} to {high:g}, without quotes")
+        return float(value)
+
+    return parse
+
+
+def hold_time(value: object) -> int:
+    """RFC 4271 section 4.2: zero, or at least three seconds."""
+    if isinstance(value, bool) or not isinstance(value, int) or not (value == 0 or 3 <= value <= 65535):
+        raise UnfitError("must be 0 (no hold timer) or an integer from 3 to 65535 (RFC 4271)")
+    return value
+
+
+def choice(*names: str) -> Parse[str]:
+    def parse(value: object) -> str:
+        if value not in names:
+            raise UnfitError(f"must be one of {', '.join(map(quoted, names))}")
+        return text(value)
+
+    return parse
+
+
+def one_line(longest: int) -> Parse[str]:
+    def parse(value: object) -> str:
+        line = text(value)
+        if len(line) > longest or not line.isprintable():
+            raise UnfitError(f"must be at most {longest} printable characters on one line")
+        return line
+
+    return parse
+
+
+def quoted(value: str) -> str:
+    return f'"{value}"'
+
+
+asn = integer(
+    1,
+    4294967294,
+    {AS_TRANS: "is AS_TRANS, which no speaker may have (RFC 6793); valid are 1 to 4294967294 without it"},
+)
+
+
+def router_id(value: object) -> int:
+    written = text(value)
+    try:
+        return parse_router_id(written)
+    except ValueError:
+        raise UnfitError('must be an IPv4 address in quotes other than "0.0.0.0" (RFC 6286)') from None
+
+
+def _ip(written: str) -> IpAddress:
+    """An address without a zone, in one of the two families as such."""
+    try:
+        address = ipaddress.ip_address(written)
+    except ValueError:
+        if "/" in written:
+            raise UnfitError("must be an address, without a /length") from None
+        raise UnfitError("must be an IPv4 or IPv6 address (names are not resolved)") from None
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id is not None:
+            raise UnfitError('has a zone ("%"), which is not used here')
+        if address.ipv4_mapped is not None:
+            raise UnfitError(f'is an IPv4-mapped address; write "{address.ipv4_mapped}"')
+    return address
+
+
+def unicast(family: Family | None = None) -> Parse[Address]:
+    """Something that one interface can have as its address."""
+
+    def parse(value: object) -> Address:
+        address = _ip(text(value))
+        if family is not None and address.version != {Family.IPV4: 4, Family.IPV6: 6}[family]:
+            raise UnfitError(f"must be an {str(family).replace('ip', 'IP')} address")
+        if address.is_unspecified or address.is_multicast or address == ipaddress.IPv4Address(0xFFFFFFFF):
+            raise UnfitError("must be a unicast address, of one host")
+        return Address(address.packed)
+
+    return parse
+
+
+def global_unicast(family: Family) -> Parse[Address]:
+    """A unicast address that means the same on every link."""
+
+    def parse(value: object) -> Address:
+        address = unicast(family)(value)
+        if is_link_local(address):
+            raise UnfitError("must not be a link-local address")
+        return address
+
+    return parse
+
+
+def peer_address(value: object) -> tuple[Address, str]:
+    """A neighbour's address and, for a link-local one, the interface that it is on."""
+    written, percent, zone = text(value).partition("%")
+    address = unicast()(written)
+    if is_link_local(address):
+        if not _ZONE.fullmatch(zone):
+            example = f"{written}%eth0"
+            raise UnfitError(f'is link-local and needs the interface that it is on, as in "{example}"')
+    elif percent:
+        raise UnfitError(f'has a zone, which only link-local addresses have; write "{written}"')
+    return address, zone
+
+
+def prefix(value: object) -> Prefix:
+    """A destination with its length; host bits are a mistake, never silently dropped."""
+    written = text(value)
+    host, slash, length_text = written.partition("/")
+    address = _ip(host)
+    if not slash:
+        raise UnfitError(f'has no length; for this one address write "{address}/{address.max_prefixlen}"')
+    if not re.fullmatch("[0-9]{1,3}", length_text) or int(length_text) > address.max_prefixlen:
+        raise UnfitError(f"must have a length from 0 to {address.max_prefixlen} after the slash")
+    network = ipaddress.ip_network(f"{address}/{length_text}", strict=False)
+    if network.network_address != address:
+        raise UnfitError(f'has host bits set; the prefix is "{network}"')
+    parsed = Prefix(Address(network.network_address.packed), network.prefixlen)
+    if _MAPPED.contains(parsed):
+        raise UnfitError("is in the IPv4-mapped range, which is never routed; write it as IPv4")
+    return parsed
+
+
+def endpoint(value: object) -> Endpoint:
+    """`192.0.2.1:179` or `[2001:db8::1]:179`."""
+    written = text(value)
+    match = re.fullmatch(r"(?:\[(?P<six>[^\]]*)\]|(?P<four>[^:\[\]]*)):(?P<port>[0-9]{1,5})", written)
+    if match is None or not 1 <= int(match["port"]) <= 65535:
+        raise UnfitError(f"must be an address and a port from 1 to 65535{_endpoint_example(written)}")
+    address = _ip(match["six"] or match["four"])
+    if (address.version == 6) != (match["six"] is not None):
+        raise UnfitError("must have brackets around an IPv6 address, and around that only")
+    if isinstance(address, ipaddress.IPv6Address) and address.is_link_local:
+        raise UnfitError(f'is link-local; listen on all addresses instead: "[::]:{match["port"]}"')
+    if address.is_multicast:
+        raise UnfitError("must be an address of this host")
+    return Endpoint(Address(address.packed), int(match["port"]))
+
+
+def _endpoint_example(written: str) -> str:
+    """The same with its port and brackets, when only those are missing."""
+    for host, port in (written.rpartition(":")[::2], (written, "179")):
+        try:
+            address = _ip(host)
+        except UnfitError:
+            continue
+        bracketed = f"[{address}]" if address.version == 6 else str(address)
+        return f', as in "{bracketed}:{port if port.isdecimal() else 179}"'
+    return ', as in "192.0.2.1:179" or "[2001:db8::1]:179"'
+
+
+def api_listen(value: object) -> str:
+    """A Unix socket's absolute path, or an address and port."""
+    written = text(value)
+    if not written.startswith("unix:"):
+        try:
+            endpoint(written)
+        except UnfitError as problem:
+            raise UnfitError(f'{problem}; or a Unix socket, as in "unix:///run/podbgp/api.sock"') from None
+        return written
+    path = written.removeprefix("unix:").removeprefix("//")
+    if not path.startswith("/") or not path.isprintable():
+        raise UnfitError('must have an absolute path, as in "unix:///run/podbgp/api.sock"')
+    if len(path.encode()) > MAX_UNIX_PATH:
+        raise UnfitError(
+            f"has a path of {len(path.encode())} bytes; a Unix socket's has at most {MAX_UNIX_PATH}"
+        )
+    return f"unix://{path}"
