@@ -1,0 +1,51 @@
+# `make help` lists the targets.  Each brings what it needs (.ci/setup), and a second run does not.
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+BIN := .venv/bin
+FABRIC ?= mesh
+
+.PHONY: demo test check lock protos bench clean help
+
+demo: ## Show pods on different nodes reaching each other (FABRIC=mesh, frr or bird)
+	@.ci/setup $(if $(filter mesh,$(FABRIC)),demo,test)
+	@$(BIN)/podbgpd lab --fabric $(FABRIC)
+
+test: ## Run every test: unit, property, interop with real daemons, end to end
+	@.ci/setup test
+	@$(BIN)/pytest
+
+check: ## Lint, formatting, types and layers
+	@.ci/setup test
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+# Hashes of the public index only, whatever this machine's pip is set up with.
+COMPILE := CUSTOM_COMPILE_COMMAND="make lock" PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_EXTRA_INDEX_URL= \
+	$(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url \
+	--no-emit-options $(UPGRADE)
+
+lock: ## Write the lock files again from pyproject.toml (UPGRADE=--upgrade for newer versions)
+	@.ci/setup test
+	@$(COMPILE) --output-file requirements.lock pyproject.toml
+	@$(COMPILE) --only-build-deps --build-deps-for editable --build-deps-for wheel \
+		--output-file requirements-build.lock pyproject.toml
+	@$(COMPILE) --extra dev --constraint requirements.lock --constraint requirements-build.lock \
+		--output-file requirements-dev.lock pyproject.toml
+
+protos: ## Generate api/v1 from protos
+	@.ci/setup test
+	@.ci/protos
+
+bench: ## Measure against BIRD and FRR; takes minutes
+	@.ci/setup test
+	@$(BIN)/python -m bench
+
+clean: ## Remove what the other targets made in this folder
+	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help: ## Show this
+	@sed -n 's/^\([a-z]*\): ## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
