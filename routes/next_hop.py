@@ -1,0 +1,230 @@
+"""Next-hop resolution (RFC 4271 section 9.1.2.1): which link and gateway lead to a BGP next hop.
+
+Owns one immutable snapshot of what the kernel said about links, addresses and the routes of others, and
+the answers found in it.  Our own routes are never part of it, so a path can't resolve through itself or
+through another path.  A gateway route is followed once: the kernel accepts only gateways that are
+themselves on a link.  Every failure carries its reason, because the API shows it.
+
+It must never touch the kernel or keep state from one snapshot to the next; `changed` compares two.
+RFC 2545 section 3 (link-local next hops), RFC 8950 (IPv6 next hops of IPv4 prefixes: nothing here depends
+on the prefix).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from typing import NamedTuple
+
+from routes.fib_entry import Hop, protocol_name
+from routes.prefix import Address, Prefix, format_address, is_link_local
+
+
+class Link(NamedTuple):
+    """A network device."""
+
+    ifindex: int
+    name: str
+    up: bool
+    """Administratively."""
+    lower_up: bool
+    """It has a carrier."""
+
+
+class InterfaceAddress(NamedTuple):
+    """An address of this node."""
+
+    ifindex: int
+    address: Address
+    length: int
+
+
+class RouteKind(Enum):
+    """What a kernel route does with a packet."""
+
+    UNICAST = "unicast"
+    BLACKHOLE = "blackhole"
+    UNREACHABLE = "unreachable"
+    PROHIBIT = "prohibit"
+    OTHER = "special"
+
+
+class ForeignRoute(NamedTuple):
+    """A kernel route that is not ours."""
+
+    prefix: Prefix
+    metric: int
+    protocol: int
+    kind: RouteKind
+    hops: tuple[Hop, ...]
+
+
+class ResolveOptions(NamedTuple):
+    """What the operator allows."""
+
+    via_default: bool = False
+    onlink: tuple[Prefix, ...] = ()
+    """Next hops in these are on the session's link although no connected route covers them."""
+
+
+class Resolution(NamedTuple):
+    """Where a next hop leads."""
+
+    hop: tuple[Hop, ...]
+    """Empty: unresolved."""
+    cost: int
+    """The interior cost (RFC 4271 section 9.1.2.2 e): 0 when directly connected."""
+    reason: str
+    """Why it is unresolved, in a sentence; empty when it is not."""
+
+
+class _Query(NamedTuple):
+    next_hop: Address
+    link_local: Address | None
+    ifindex: int
+
+
+def _unresolved(reason: str) -> Resolution:
+    return Resolution((), 0, reason)
+
+
+class Resolver:
+    """One snapshot of links, addresses and foreign routes, and the next hops resolved in it."""
+
+    def __init__(
+        self,
+        links: Iterable[Link] = (),
+        addresses: Iterable[InterfaceAddress] = (),
+        routes: Iterable[ForeignRoute] = (),
+        options: ResolveOptions | None = None,
+    ) -> None:
+        self.links = {link.ifindex: link for link in links}
+        self.addresses = frozenset(addresses)
+        self.options = options or ResolveOptions()
+        self._own = {each.address for each in self.addresses}
+        self._tables = {4: _LongestMatch(4), 16: _LongestMatch(16)}
+        for route in routes:
+            self._tables[len(route.prefix.address)].add(route)
+        self._answers: dict[_Query, Resolution] = {}
+
+    def resolve(self, next_hop: Address, link_local: Address | None, ifindex: int) -> Resolution:
+        """Where this next hop leads; `ifindex` is the link of the session that it came over, or 0."""
+        query = _Query(next_hop, link_local, ifindex)
+        answer = self._answers.get(query)
+        if answer is None:
+            self._answers[query] = answer = self._resolve(query)
+        return answer
+
+    def _resolve(self, query: _Query) -> Resolution:
+        next_hop, link_local, ifindex = query
+        if not any(next_hop) and link_local is not None:
+            next_hop = link_local
+        if next_hop in self._own or (link_local is not None and link_local in self._own):
+            return _unresolved(f"{format_address(next_hop)} is an address of this node")
+        if is_link_local(next_hop):
+            link_local = next_hop
+        if link_local is not None and ifindex:
+            return self._usable((Hop(link_local, ifindex),), 0)
+        if link_local is not None and is_link_local(next_hop):
+            return _unresolved(
+                f"{format_address(next_hop)} is link-local, and the session is not bound to a link"
+            )
+        if not any(next_hop):
+            return _unresolved(f"{format_address(next_hop)} is no address of a router")
+        return self._through_routes(next_hop, ifindex)
+
+    def _through_routes(self, next_hop: Address, ifindex: int) -> Resolution:
+        options, text = self.options, format_address(next_hop)
+        route = self._tables[len(next_hop)].find(next_hop)
+        connected = route is not None and any(hop.gateway is None for hop in route.hops)
+        if not connected and any(prefix.covers(next_hop) for prefix in options.onlink):
+            if not ifindex:
+                return _unresolved(f"{text} is configured as on-link, and the session is not bound to a link")
+            return self._usable((Hop(next_hop, ifindex, onlink=True),), 0)
+        if route is None:
+            return _unresolved(f"no route leads to {text}")
+        if route.kind is not RouteKind.UNICAST:
+            return _unresolved(f"the route {_named(route)} to {text} is {route.kind.value}")
+        if route.prefix.length == 0 and not options.via_default:
+            return _unresolved(f"only the default route leads to {text}, and resolve_via_default is off")
+        hops = [hop if hop.gateway is not None else Hop(next_hop, hop.ifindex) for hop in route.hops]
+        return self._usable(hops, 0 if connected else 1 + route.metric)
+
+    def _usable(self, hops: Sequence[Hop], cost: int) -> Resolution:
+        """The hops whose links can carry packets."""
+        faults = [self._fault(hop.ifindex) for hop in hops]
+        usable = tuple(hop for hop, fault in zip(hops, faults, strict=True) if not fault)
+        if not usable:
+            return _unresolved("; ".join(dict.fromkeys(faults)) or "the route has no usable next hop")
+        return Resolution(usable, cost, "")
+
+    def _fault(self, ifindex: int) -> str:
+        link = self.links.get(ifindex)
+        if link is None:
+            return f"link {ifindex} does not exist"
+        if not link.up:
+            return f"link {link.name} is down"
+        return "" if link.lower_up else f"link {link.name} has no carrier"
+
+
+def _named(route: ForeignRoute) -> str:
+    return f"{route.prefix} of protocol {protocol_name(route.protocol)}"
+
+
+class _LongestMatch:
+    """Foreign routes of one address size: for each prefix the one of the lowest metric."""
+
+    def __init__(self, size: int) -> None:
+        self._bits = size * 8
+        self._by_length: dict[int, dict[int, ForeignRoute]] = {}
+        self._lengths: list[int] | None = []
+
+    def add(self, route: ForeignRoute) -> None:
+        address, length = route.prefix
+        table = self._by_length.setdefault(length, {})
+        key = int.from_bytes(address, "big") >> (self._bits - length)
+        known = table.get(key)
+        if known is None or route.metric < known.metric:
+            table[key] = route
+        self._lengths = None
+
+    def find(self, address: Address) -> ForeignRoute | None:
+        if self._lengths is None:
+            self._lengths = sorted(self._by_length, reverse=True)
+        value = int.from_bytes(address, "big")
+        for length in self._lengths:
+            route = self._by_length[length].get(value >> (self._bits - length))
+            if route is not None:
+                return route
+        return None
+
+
+def changed(
+    old: Resolver, new: Resolver, next_hops: Iterable[tuple[Address, Address | None, int]]
+) -> list[tuple[Address, Address | None, int]]:
+    """The next hops, as the arguments of `resolve`, that the two snapshots resolve differently."""
+    return [each for each in next_hops if old.resolve(*each) != new.resolve(*each)]
+
+
+class Losses(NamedTuple):
+    """What a node lost between two snapshots.
+
+    The kernel drops IPv4 entries without a notification when their link goes down, loses its carrier
+    (next-hop objects) or its last address, and when their preferred source goes.  Where entries of ours
+    depend on any of it, a full dump is due.
+    """
+
+    links: frozenset[int]
+    addresses: frozenset[Address]
+
+
+def losses(old: Resolver, new: Resolver) -> Losses:
+    """The links that went, went down or lost an address, and the addresses that no link has any more."""
+    gone = old.addresses - new.addresses
+    links = {each.ifindex for each in gone}
+    for ifindex, link in old.links.items():
+        now = new.links.get(ifindex)
+        if now is None or (link.up and not now.up) or (link.lower_up and not now.lower_up):
+            links.add(ifindex)
+    kept = {each.address for each in new.addresses}
+    return Losses(frozenset(links), frozenset(each.address for each in gone if each.address not in kept))
