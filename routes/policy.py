@@ -50,8 +50,9 @@ class MaxPrefixes:
     limit: int
     warn_percent: int = 80
     action: str = "reset"
-    """`warn`, `drop` (refuse what is over the limit) or `reset` (Cease, RFC 4486, and idle for `idle_time`)."""
+    """`warn`, `drop` (refuse what is over the limit) or `reset` (Cease, RFC 4486)."""
     idle_time: float = 60.0
+    """Seconds without a session after a reset."""
 
 
 class Rule(StrEnum):
@@ -302,7 +303,7 @@ class ImportPolicy:
             return refusal
         if source.kind is PeerKind.IBGP:
             if attributes.originator_id == self.router_id:
-                text = f"the originator ID {format_router_id(self.router_id)} is our own: the path comes back to us"
+                text = f"the originator ID {format_router_id(self.router_id)} is our own"
                 return Refusal(Rule.ORIGINATOR_LOOP, text)
             if self.cluster_id is not None and self.cluster_id in attributes.cluster_list:
                 text = f"the cluster list contains our own cluster ID {format_router_id(self.cluster_id)}"

@@ -8,6 +8,7 @@ at the edges.  A `Prefix` is a BGP NLRI (RFC 4271 section 4.3); its host bits ar
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterator
 from enum import IntEnum
 from typing import NamedTuple, NewType
 
@@ -62,6 +63,14 @@ class Prefix(NamedTuple):
     def covers(self, address: Address) -> bool:
         """Whether `address` lies in this prefix."""
         return self.contains(host_prefix(address))
+
+    def covering(self) -> Iterator[Prefix]:
+        """This prefix and every shorter one that contains it, longest first."""
+        size = len(self.address)
+        value, bits = int.from_bytes(self.address, "big"), size * 8
+        for length in range(self.length, -1, -1):
+            host = bits - length
+            yield Prefix(Address((value >> host << host).to_bytes(size, "big")), length)
 
 
 def family_of(address: Address) -> Family:

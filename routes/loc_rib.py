@@ -1,0 +1,122 @@
+"""Loc-RIB of one family: what was chosen for each prefix, and the change set of each step.
+
+It knows which peers hold an accepted path to a prefix (`holders`), so that a prefix costs as much as it
+has candidates and not as much as there are peers.  What was touched is collected, and `take_changes` runs
+the decision once for each touched prefix (RFC 4271 section 9.1).  A change is found by comparing whole
+paths: the same next hop with another attribute is a change too.
+
+This module must never look at what policy refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
+
+from routes.adj_rib_in import AdjRibIn
+from routes.decision import Cost, Decision, decide, select
+from routes.path import LOCAL_PEER, Path
+from routes.prefix import Address, Family, Prefix
+
+_new = tuple.__new__  # a NamedTuple's own constructor takes twice as long, and this runs for each prefix
+
+
+class Change(NamedTuple):
+    """The selection of one prefix before and after: `(best, *others of equal cost)`, or empty.
+
+    Both are equal when the selected paths stayed and their next hops resolve differently now: look at
+    the forwarding entry again.
+    """
+
+    nlri: Prefix
+    before: tuple[Path, ...]
+    after: tuple[Path, ...]
+
+
+class LocRib:
+    """The selection of one family, and what it is made from."""
+
+    __slots__ = ("_renewed", "cost", "family", "holders", "multipath", "pending", "selected")
+
+    def __init__(self, family: Family, multipath: int, cost: Cost) -> None:
+        self.family = family
+        self.multipath = multipath
+        self.cost = cost
+        self.selected: dict[Prefix, tuple[Path, ...]] = {}
+        """`(best, *others)`; a prefix without a usable path is absent."""
+        self.holders: dict[Prefix, tuple[AdjRibIn, ...]] = {}
+        """The tables with an accepted path to each prefix."""
+        self.pending: dict[Prefix, None] = {}
+        """Touched since the last `take_changes`, in order."""
+        self._renewed: set[Prefix] = set()
+        """Touched because a next hop resolves differently."""
+
+    def touch(self, nlri: Prefix, table: AdjRibIn, *, holds: bool) -> None:
+        """A path of `table` to `nlri` came, changed or went; `holds` says whether it has one now."""
+        held = self.holders.get(nlri)
+        if held is None:
+            if not holds:
+                return
+            self.holders[nlri] = table.alone
+        elif holds:
+            if table not in held:
+                self.holders[nlri] = held + table.alone
+        elif held == table.alone:
+            del self.holders[nlri]
+        elif table in held:
+            self.holders[nlri] = tuple(each for each in held if each is not table)
+        else:
+            return
+        self.pending[nlri] = None
+
+    def candidates(self, nlri: Prefix) -> list[Path]:
+        """Every accepted path to a prefix."""
+        return [path for table in self.holders.get(nlri, ()) for path in table.candidates(nlri)]
+
+    def decision(self, nlri: Prefix) -> Decision:
+        """The decision on a prefix with its reasons, made again now."""
+        return decide(self.candidates(nlri), self.cost, self.multipath)
+
+    def renew(self, next_hops: Collection[Address] | None, tables: Iterator[AdjRibIn]) -> None:
+        """Decide again where a candidate uses one of these next hops, or everywhere."""
+        if next_hops is None:
+            touched = list(self.holders)
+        else:
+            touched = [
+                path.nlri
+                for table in tables
+                for path in table.accepted_paths()
+                if path.attributes.next_hop in next_hops or path.attributes.link_local in next_hops
+            ]
+        self.pending.update(dict.fromkeys(touched))
+        self._renewed.update(touched)
+
+    def take_changes(self) -> list[Change]:
+        """Decide on each touched prefix; the changes of the selection, in the order of touching."""
+        pending, self.pending = self.pending, {}
+        renewed, self._renewed = self._renewed, set()
+        selected, holders, cost = self.selected, self.holders, self.cost
+        changes: list[Change] = []
+        for nlri in pending:
+            before = selected.get(nlri, ())
+            held = holders.get(nlri)
+            after: tuple[Path, ...] = ()
+            if held is not None:
+                first = held[0]
+                if len(held) > 1 or first.ids:
+                    after = select(self.candidates(nlri), cost, self.multipath)
+                else:  # the only candidate wins if it resolves: no step can remove it
+                    path = first.plain.accepted[nlri]
+                    if first.peer is LOCAL_PEER or cost(path) is not None:
+                        after = (path,)
+            if after:
+                selected[nlri] = after
+            elif before:
+                del selected[nlri]
+            if after != before or (after and nlri in renewed):
+                changes.append(_new(Change, (nlri, before, after)))
+        return changes
+
+    def covering(self, nlri: Prefix) -> Iterator[Prefix]:
+        """Selected prefixes that contain `nlri`, itself included, longest first."""
+        return (each for each in nlri.covering() if each in self.selected)

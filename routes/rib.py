@@ -1,0 +1,450 @@
+"""The routing information base: facts about peers in, changes of the selection out (RFC 4271 section 9).
+
+`Rib` is the only door to Adj-RIB-In and Loc-RIB.  Each fact is applied at once and marks what it touched;
+`take_changes` then decides once for each touched prefix, however often it was touched.  A path that policy
+refuses still replaces the peer's earlier one.  Timers are the caller's: it says when a session is up or
+down, which families are kept as stale (RFC 4724), and when to sweep them.
+
+`updates` is the hot path: one UPDATE for each prefix, tens of thousands in a row.  Its inner loop writes
+the common case out; every other case goes through `_store`, and a property test against a naive model
+holds both to the same result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+from routes.adj_rib_in import AdjRibIn, LimitEvent
+from routes.decision import Cost, Decision
+from routes.loc_rib import Change, LocRib
+from routes.path import (
+    EMPTY_AS_PATH,
+    LOCAL_PEER,
+    Origin,
+    Path,
+    PathAttributes,
+    PeerKind,
+    PeerName,
+    Source,
+)
+from routes.peer import FamilyCounts
+from routes.policy import ImportPolicy, Judge, Verdict
+from routes.prefix import Address, Family, Prefix
+
+_new = tuple.__new__  # a NamedTuple's own constructor takes twice as long, and this runs for each prefix
+
+MAX_REFUSED_SHOWN = 50
+"""How many refusals are kept between two calls of `take_refusals`; the rest are only counted."""
+
+_UNSPECIFIED = {Family.IPV4: Address(bytes(4)), Family.IPV6: Address(bytes(16))}
+_SIZE = {Family.IPV4: 4, Family.IPV6: 16}
+
+
+class UpdateLike(Protocol):
+    """What the RIB reads of an UPDATE: all of one family and one path ID."""
+
+    @property
+    def attributes(self) -> PathAttributes | None: ...
+    @property
+    def announced(self) -> tuple[Prefix, ...]: ...
+    @property
+    def withdrawn(self) -> tuple[Prefix, ...]: ...
+    @property
+    def path_id(self) -> int: ...
+
+
+class Refusals(NamedTuple):
+    """Paths that import refused since they were last asked for."""
+
+    total: int
+    first: tuple[tuple[Path, Verdict], ...]
+    """The first of them, as received, with their verdicts."""
+
+
+class _PeerIn:
+    """One peer: its session, if it is up, and its tables by address size."""
+
+    __slots__ = ("end_of_rib", "judge", "source", "tables", "up")
+
+    def __init__(self, source: Source, judge: Judge) -> None:
+        self.source = source
+        self.judge = judge
+        self.up = True
+        self.tables: dict[int, AdjRibIn] = {}
+        self.end_of_rib: set[Family] = set()
+
+
+def _reachable(_: Path) -> int | None:
+    return 0
+
+
+class Rib:
+    """Adj-RIB-In of every peer, and Loc-RIB."""
+
+    def __init__(self, policy: ImportPolicy, multipath: int = 1) -> None:
+        self.policy = policy
+        self._peers: dict[PeerName, _PeerIn] = {}
+        self._cost: Cost = _reachable
+        self._why_unresolved: Callable[[Path], str] = lambda _: ""
+        self._loc = {_SIZE[family]: LocRib(family, multipath, self._cost) for family in Family}
+        self._limit_events: list[LimitEvent] = []
+        self._refused_total = 0
+        self._refused_first: list[tuple[Path, Verdict]] = []
+        self._local = {_SIZE[family]: AdjRibIn(LOCAL_PEER, family) for family in Family}
+        self._originated: dict[Prefix, None] = {}
+        self.originate(policy.own_prefixes)
+
+    # --- what this speaker itself has ---
+
+    @property
+    def originated(self) -> tuple[Prefix, ...]:
+        """Our own prefixes."""
+        return tuple(self._originated)
+
+    def originate(self, prefixes: Iterable[Prefix]) -> None:
+        """Set our own prefixes: they win over all paths, and nobody else's inside them is accepted."""
+        wanted = dict.fromkeys(prefixes)
+        gone = [nlri for nlri in self._originated if nlri not in wanted]
+        come = [nlri for nlri in wanted if nlri not in self._originated]
+        source = Source(LOCAL_PEER, PeerKind.LOCAL, self.policy.asn, self.policy.router_id, Address(bytes(4)))
+        for nlri in gone:
+            self._remove(self._local[len(nlri.address)], nlri, 0)
+        for nlri in come:
+            path = Path(nlri, PathAttributes(Origin.IGP, EMPTY_AS_PATH, _UNSPECIFIED[nlri.family]), source)
+            self._put(self._local[len(nlri.address)], path, path)
+        self._originated = wanted
+        if tuple(wanted) != self.policy.own_prefixes:
+            self.policy = self.policy.with_own_prefixes(wanted)
+            changed = [*gone, *come]
+            self._judge_again(lambda nlri: any(each.contains(nlri) for each in changed))
+
+    def set_policy(self, policy: ImportPolicy) -> None:
+        """Replace the rules and judge everything again, from the paths as they were received.
+
+        Own prefixes stay those of `originate`, whatever the policy says.
+        """
+        self.policy = policy.with_own_prefixes(self._originated)
+        for peer in self._peers.values():
+            for table in peer.tables.values():
+                table.limits = policy.options(table.peer).max_prefixes
+                self._check_limit(table)
+        self._judge_again(lambda _: True)
+
+    def set_resolver(self, cost: Cost, why: Callable[[Path], str] | None = None) -> None:
+        """Set the interior cost of next hops, and what says in a sentence why one can't be resolved."""
+        self._cost = cost
+        self._why_unresolved = why or (lambda _: "")
+        for loc_rib in self._loc.values():
+            loc_rib.cost = cost
+        self.next_hops_changed(None)
+
+    def set_multipath(self, multipath: int) -> None:
+        """Set the most paths that forward together."""
+        for loc_rib in self._loc.values():
+            loc_rib.multipath = multipath
+        self.next_hops_changed(None)
+
+    def next_hops_changed(self, next_hops: Collection[Address] | None) -> None:
+        """The answer of the resolver changed for these next hops (None: for any)."""
+        for size, loc_rib in self._loc.items():
+            tables = (peer.tables[size] for peer in self._peers.values() if size in peer.tables)
+            loc_rib.renew(next_hops, tables)
+
+    # --- sessions ---
+
+    def session_up(
+        self, source: Source, families: Iterable[Family], forwarding: Collection[Family] = ()
+    ) -> None:
+        """A session is established.
+
+        Stale paths stay only in the families of `forwarding`: those negotiated again whose F bit the
+        peer's new OPEN has set (RFC 4724 section 4.2).
+        """
+        peer = self._peers.get(source.peer)
+        if peer is not None and peer.up:
+            self.session_down(source.peer)
+        judge = Judge(self.policy, source)
+        if peer is None:
+            peer = self._peers[source.peer] = _PeerIn(source, judge)
+        peer.source, peer.judge, peer.up = source, judge, True
+        peer.end_of_rib.clear()
+        limits = self.policy.options(source.peer).max_prefixes
+        negotiated = {_SIZE[family]: family for family in families}
+        for size, table in list(peer.tables.items()):
+            if size not in negotiated or table.family not in forwarding:
+                self._sweep(table)
+                del peer.tables[size]
+        for size, family in negotiated.items():
+            if size not in peer.tables:
+                peer.tables[size] = AdjRibIn(source.peer, family, limits)
+
+    def session_down(self, name: PeerName, graceful: Collection[Family] = ()) -> None:
+        """A session is lost; the paths of the `graceful` families stay as stale, all others go.
+
+        What was stale already goes too: the peer restarted twice without announcing it (RFC 4724
+        section 4.2).
+        """
+        peer = self._peers.get(name)
+        if peer is None or not peer.up:
+            return
+        peer.up = False
+        for table in peer.tables.values():
+            self._sweep(table)
+            table.mark_stale()
+            if table.family not in graceful:
+                self._sweep(table)
+
+    def mark_stale(self, name: PeerName, family: Family) -> None:
+        """The peer begins to send everything again (RFC 7313, BoRR): `sweep_stale` ends it."""
+        table = self.table(name, family)
+        if table is not None:
+            table.mark_stale()
+
+    def end_of_rib(self, source: Source, family: Family) -> int:
+        """The peer has sent its whole table; how many stale paths are left for the caller to sweep."""
+        peer = self._peers.get(source.peer)
+        table = self.table(source.peer, family)
+        if peer is None or table is None:
+            return 0
+        peer.end_of_rib.add(family)
+        return table.stale
+
+    def end_of_rib_received(self, name: PeerName) -> frozenset[Family]:
+        """The families whose End-of-RIB came in the present session."""
+        peer = self._peers.get(name)
+        return frozenset(peer.end_of_rib) if peer else frozenset()
+
+    def sweep_stale(self, name: PeerName, family: Family) -> int:
+        """Remove what the peer has not announced again; how many paths that were."""
+        table = self.table(name, family)
+        return 0 if table is None else self._sweep(table)
+
+    def forget(self, name: PeerName) -> None:
+        """The peer is configured no more."""
+        self.session_down(name)
+        peer = self._peers.pop(name, None)
+        for table in peer.tables.values() if peer else ():
+            self._sweep(table)
+
+    # --- UPDATEs ---
+
+    def update(
+        self,
+        source: Source,
+        path_id: int,
+        attributes: PathAttributes | None,
+        announced: Sequence[Prefix],
+        withdrawn: Sequence[Prefix],
+    ) -> None:
+        """Apply one UPDATE, all of one family."""
+        peer = self._established(source)
+        if withdrawn:
+            self._withdraw(peer, path_id, withdrawn)
+        if announced and attributes is not None:
+            self._announce(peer, path_id, attributes, announced)
+
+    def updates(self, source: Source, updates: Iterable[UpdateLike]) -> None:
+        """Apply UPDATEs in order."""
+        peer = self._established(source)
+        for update in updates:
+            withdrawn, attributes = update.withdrawn, update.attributes
+            if withdrawn:
+                self._withdraw(peer, update.path_id, withdrawn)
+            if attributes is not None:
+                announced = update.announced
+                if announced:
+                    self._announce(peer, update.path_id, attributes, announced)
+
+    def _established(self, source: Source) -> _PeerIn:
+        peer = self._peers.get(source.peer)
+        if peer is None or not peer.up:
+            raise ValueError(f"an UPDATE of {source.peer}, which has no session")
+        return peer
+
+    def _announce(
+        self, peer: _PeerIn, path_id: int, attributes: PathAttributes, announced: Sequence[Prefix]
+    ) -> None:
+        size = len(announced[0][0])
+        table = peer.tables.get(size)
+        if table is None:
+            return  # a family that was not negotiated: the codec's to refuse, and nothing to store it in
+        admitted = peer.judge.admit(attributes)
+        plain, limits = table.plain, table.limits
+        if path_id or admitted is not attributes or (limits and len(table) + len(announced) >= limits.limit):
+            self._store(peer, table, path_id, attributes, admitted, announced)
+            return
+        admits, source = self.policy.admits[size], peer.source
+        accepted, refused, rewritten, stale = plain.accepted, plain.refused, plain.rewritten, plain.stale
+        loc_rib, alone = self._loc[size], table.alone
+        holders, pending = loc_rib.holders, loc_rib.pending
+        for nlri in announced:
+            if not admits(nlri):
+                self._store(peer, table, 0, attributes, admitted, (nlri,))
+                continue
+            if refused:
+                refused.pop(nlri, None)
+            if rewritten:
+                rewritten.pop(nlri, None)
+            if stale:
+                stale.pop(nlri, None)
+            accepted[nlri] = _new(Path, (nlri, attributes, source, 0))
+            if holders.setdefault(nlri, alone) is not alone:
+                loc_rib.touch(nlri, table, holds=True)
+            else:
+                pending[nlri] = None
+        if limits:
+            self._check_limit(table)
+
+    def _store(
+        self,
+        peer: _PeerIn,
+        table: AdjRibIn,
+        path_id: int,
+        attributes: PathAttributes,
+        admitted: PathAttributes | None,
+        announced: Sequence[Prefix],
+    ) -> None:
+        """Store paths one by one, whatever policy and limit make of them."""
+        admits, source = self.policy.admits[len(announced[0].address)], peer.source
+        drops = table.limits is not None and table.limits.action == "drop"
+        for nlri in announced:
+            received = Path(nlri, attributes, source, path_id)
+            accepted = None
+            if drops and not table.has_room(nlri, path_id):
+                self._drop(table, received)
+                continue
+            if admitted is not None and admits(nlri):
+                accepted = received if admitted is attributes else Path(nlri, admitted, source, path_id)
+            else:
+                self._note_refusal(received)
+            self._put(table, received, accepted)
+        self._check_limit(table)
+
+    def _withdraw(self, peer: _PeerIn, path_id: int, withdrawn: Sequence[Prefix]) -> None:
+        table = peer.tables.get(len(withdrawn[0].address))
+        if table is None:
+            return
+        for nlri in withdrawn:
+            self._remove(table, nlri, path_id)
+        if table.limits:
+            self._check_limit(table)
+
+    # --- one path ---
+
+    def _put(self, table: AdjRibIn, received: Path, accepted: Path | None) -> None:
+        table.put(received, accepted)
+        self._touched(table, received.nlri)
+
+    def _remove(self, table: AdjRibIn, nlri: Prefix, path_id: int) -> None:
+        if table.remove(nlri, path_id):
+            self._touched(table, nlri)
+
+    def _touched(self, table: AdjRibIn, nlri: Prefix) -> None:
+        holds = nlri in table.plain.accepted or bool(table.ids and table.candidates(nlri))
+        self._loc[len(nlri.address)].touch(nlri, table, holds=holds)
+
+    def _sweep(self, table: AdjRibIn) -> int:
+        stale = table.stale_paths()
+        for nlri, path_id in stale:
+            self._remove(table, nlri, path_id)
+        self._check_limit(table)
+        return len(stale)
+
+    def _drop(self, table: AdjRibIn, path: Path) -> None:
+        table.drop(path)
+        event = table.crossed(refused=True)
+        if event is not None:
+            self._limit_events.append(event)
+
+    def _check_limit(self, table: AdjRibIn) -> None:
+        event = table.crossed()
+        if event is not None:
+            self._limit_events.append(event)
+
+    def _note_refusal(self, path: Path) -> None:
+        self._refused_total += 1
+        if len(self._refused_first) < MAX_REFUSED_SHOWN:
+            verdict = self.policy.judge(path.source, path.attributes, path.nlri)
+            self._refused_first.append((path, verdict))
+
+    def _judge_again(self, concerns: Callable[[Prefix], bool]) -> None:
+        """Judge again what is stored for the prefixes that a change of policy concerns."""
+        for peer in self._peers.values():
+            peer.judge = Judge(self.policy, peer.source)
+            for size, table in peer.tables.items():
+                admits = self.policy.admits[size]
+                for nlri in dict.fromkeys(nlri for nlri, _ in table.known() if concerns(nlri)):
+                    admitted = admits(nlri)
+                    for path, before, _ in table.received(nlri):
+                        attributes = peer.judge.admit(path.attributes) if admitted else None
+                        accepted = None if attributes is None else self._with(path, attributes)
+                        if accepted != before:
+                            table.place(path, accepted)
+                            self._touched(table, nlri)
+
+    @staticmethod
+    def _with(path: Path, attributes: PathAttributes) -> Path:
+        return path if attributes is path.attributes else path._replace(attributes=attributes)
+
+    # --- what the outside world must do now ---
+
+    def take_changes(self) -> list[Change]:
+        """Run the decision once for each touched prefix; what changed since the last call."""
+        return [change for loc_rib in self._loc.values() for change in loc_rib.take_changes()]
+
+    def take_limit_events(self) -> list[LimitEvent]:
+        """Lines that a peer's number of prefixes crossed since the last call."""
+        events, self._limit_events = self._limit_events, []
+        return events
+
+    def take_refusals(self) -> Refusals:
+        """What import refused since the last call: the first few, and how many in all."""
+        refusals = Refusals(self._refused_total, tuple(self._refused_first))
+        self._refused_total, self._refused_first = 0, []
+        return refusals
+
+    # --- reading ---
+
+    def peers(self) -> tuple[PeerName, ...]:
+        """Every peer that has a session or stale paths."""
+        return tuple(self._peers)
+
+    def loc_rib(self, family: Family) -> LocRib:
+        """The selection of a family; only to be read."""
+        return self._loc[_SIZE[family]]
+
+    def table(self, name: PeerName, family: Family) -> AdjRibIn | None:
+        """What a peer told us in a family; only to be read.  `LOCAL_PEER` is what we originate."""
+        if name == LOCAL_PEER:
+            return self._local[_SIZE[family]]
+        peer = self._peers.get(name)
+        return None if peer is None else peer.tables.get(_SIZE[family])
+
+    def tables(self, name: PeerName | None = None, family: Family | None = None) -> Iterator[AdjRibIn]:
+        """The tables of one peer or all (ours first), and one family or both."""
+        names = (LOCAL_PEER, *self._peers) if name is None else (name,)
+        for each in names:
+            for wanted in Family if family is None else (family,):
+                table = self.table(each, wanted)
+                if table is not None:
+                    yield table
+
+    def counts(self, name: PeerName) -> tuple[tuple[Family, FamilyCounts], ...]:
+        """Paths of a peer in each family; `advertised` is for the export side to fill in."""
+        return tuple(
+            (table.family, FamilyCounts(len(table), table.accepted, 0, table.stale))
+            for table in self.tables(name)
+        )
+
+    def decision(self, nlri: Prefix) -> Decision:
+        """The decision on a prefix with its reasons, made again now."""
+        return self._loc[len(nlri.address)].decision(nlri)
+
+    def selected(self, nlri: Prefix) -> tuple[Path, ...]:
+        """`(best, *others of equal cost)` of exactly this prefix."""
+        return self._loc[len(nlri.address)].selected.get(nlri, ())
+
+    def why_unresolved(self, path: Path) -> str:
+        """Why the next hop can't be resolved, in a sentence; empty when the resolver did not say."""
+        return self._why_unresolved(path)
