@@ -1,0 +1,141 @@
+"""The HTTP listener for Prometheus and for health checks: `GET /metrics` and `GET /healthz`.
+
+A part of the daemon's event loop, so it may never hold it up: no threads, one answer for each
+connection, and a bound on everything that a client can make grow (request size, connections, the time
+to ask and to take the answer).  It serves what `bgpd/metrics.py` renders and knows nothing of BGP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from http import HTTPStatus
+
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from bgpd.config import Endpoint
+from routes.prefix import format_address
+
+MOST_CONNECTIONS = 32
+LONGEST_REQUEST = 8192
+TIMEOUT = 10.0
+"""Seconds for a whole exchange: the request, the answer, the close."""
+
+_TEXT = "text/plain; charset=utf-8"
+
+
+class MetricsServer:
+    """`start` listens, `close` ends all at once."""
+
+    def __init__(
+        self,
+        metrics: Callable[[], bytes],
+        unhealthy: Callable[[], str],
+        *,
+        timeout: float = TIMEOUT,
+    ) -> None:
+        self._metrics = metrics
+        self._unhealthy = unhealthy
+        self._timeout = timeout
+        self._server: asyncio.Server | None = None
+        self._connections: set[_Connection] = set()
+
+    async def start(self, endpoint: Endpoint) -> None:
+        """Listen; OSError when the address is not ours or the port is taken."""
+        loop = asyncio.get_running_loop()
+        host = format_address(endpoint.address)
+        self._server = await loop.create_server(
+            lambda: _Connection(self._answer, self._connections, self._timeout),
+            host,
+            endpoint.port,
+            backlog=MOST_CONNECTIONS,
+        )
+
+    async def close(self) -> None:
+        if self._server is None:
+            return
+        self._server.close()
+        for connection in tuple(self._connections):
+            connection.abort()
+        await self._server.wait_closed()
+        self._server = None
+
+    @property
+    def port(self) -> int:
+        """Where it listens; of use when port 0 was asked for."""
+        assert self._server is not None  # noqa: S101  a caller's mistake, not a state of the network
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    def _answer(self, method: str, path: str) -> bytes:
+        path = path.partition("?")[0]
+        if path not in ("/metrics", "/healthz"):
+            return _response(HTTPStatus.NOT_FOUND, b"There are /metrics and /healthz.\n")
+        if method != "GET":
+            return _response(HTTPStatus.METHOD_NOT_ALLOWED, b"", extra="Allow: GET\r\n")
+        if path == "/metrics":
+            return _response(HTTPStatus.OK, self._metrics(), CONTENT_TYPE_LATEST)
+        if reason := self._unhealthy():
+            return _response(HTTPStatus.SERVICE_UNAVAILABLE, f"{reason}\n".encode())
+        return _response(HTTPStatus.OK, b"ok\n")
+
+
+def _response(status: HTTPStatus, body: bytes, content_type: str = _TEXT, extra: str = "") -> bytes:
+    head = (
+        f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: {content_type}\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n{extra}\r\n"
+    )
+    return head.encode() + body
+
+
+class _Connection(asyncio.Protocol):
+    """One request, one answer, and the end."""
+
+    def __init__(self, answer: Callable[[str, str], bytes], others: set[_Connection], timeout: float) -> None:
+        self._answer = answer
+        self._others = others
+        self._timeout = timeout
+        self._received = bytearray()
+        self._answered = False
+        self._transport: asyncio.Transport | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101  what create_server promises
+        self._transport = transport
+        if len(self._others) >= MOST_CONNECTIONS:
+            transport.abort()
+            return
+        self._others.add(self)
+        self._deadline = asyncio.get_running_loop().call_later(self._timeout, transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        if self._answered:
+            return
+        self._received += data
+        if b"\r\n\r\n" in self._received:
+            self._finish(self._reply())
+        elif len(self._received) > LONGEST_REQUEST:
+            self._finish(_response(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, b""))
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  the signature of asyncio.Protocol
+        self._others.discard(self)
+        if self._deadline is not None:
+            self._deadline.cancel()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _reply(self) -> bytes:
+        words = self._received.partition(b"\r\n")[0].decode("latin-1").split(" ")
+        if len(words) != 3 or not words[2].startswith("HTTP/1."):
+            return _response(HTTPStatus.BAD_REQUEST, b"")
+        return self._answer(words[0], words[1])
+
+    def _finish(self, response: bytes) -> None:
+        self._answered = True
+        self._received.clear()
+        if self._transport is not None:
+            self._transport.write(response)
+            self._transport.close()
