@@ -26,6 +26,9 @@ Cost = Callable[[Path], int | None]
 """The interior cost of a path's next hop; None when it can't be resolved.  Never asked of a local path."""
 
 
+_new = tuple.__new__  # a NamedTuple's own constructor takes twice as long, and `select` is a hot path
+
+
 class Lost(Enum):
     """The step at which a path was removed from consideration."""
 
@@ -145,9 +148,11 @@ TIE_BREAKS: tuple[tuple[Lost, _Step], ...] = (
 
 def _tie_break_key(path: Path) -> tuple[int, int, Address, int, int, str]:
     """The tie-breaks as one key; they order a set, so here a fold is sound."""
-    source = path.source
-    cluster_list = path.attributes.cluster_list
-    return (bgp_id(path), len(cluster_list), source.address, path.path_id, source.ifindex, source.peer)
+    source, attributes = path.source, path.attributes
+    peer, _, _, identifier, address, ifindex = source
+    if attributes.originator_id is not None:
+        identifier = attributes.originator_id
+    return (identifier, len(attributes.cluster_list), address, path.path_id, ifindex, peer)
 
 
 def _eliminate(
@@ -195,51 +200,71 @@ def decide(paths: Iterable[Path], cost: Cost, multipath: int = 1) -> Decision:
     return Decision(best, tuple(together), tuple(lost))
 
 
-def hop_key(path: Path) -> tuple[Address, Address | None, int]:
-    """Equal for paths that forward to the same next hop: two reflectors pass on one path of one node."""
+HopKey = Address | tuple[Address, Address | None, int]
+
+
+def hop_key(path: Path) -> HopKey:
+    """Equal for paths that forward to the same next hop: two reflectors pass on one path of one node.
+
+    A link-local next hop is another one on each link.
+    """
     next_hop, link_local = path.attributes.next_hop, path.attributes.link_local
-    on_link = link_local is not None or is_link_local(next_hop)
-    return next_hop, link_local, path.source.ifindex if on_link else 0
+    if link_local is None and not is_link_local(next_hop):
+        return next_hop
+    return next_hop, link_local, path.source.ifindex
 
 
 def select(paths: Sequence[Path], cost: Cost, multipath: int = 1) -> tuple[Path, ...]:
     """`decide(...).selected`, for the hot path: two reflectors make two paths to everything."""
-    ranked: list[tuple[tuple[int, int, int], Path, int]] = []
+    left: list[_Candidate] = []
+    least: tuple[int, int, int] | None = None
     for path in paths:
-        kind = path.source.kind
-        if kind is PeerKind.LOCAL:
+        if path.source.kind is PeerKind.LOCAL:
             return decide(paths, cost, multipath).selected
         interior = cost(path)
-        if interior is not None:
-            attributes = path.attributes
-            preference = attributes.local_pref
-            rank = (
-                -(DEFAULT_LOCAL_PREF if preference is None else preference),
-                attributes.as_path.length,
-                attributes.origin,
-            )
-            ranked.append((rank, path, interior))
-    if len(ranked) < 2:
-        return (ranked[0][1],) if ranked else ()
-    least = min(each[0] for each in ranked)
-    left = [_Candidate(path, interior) for rank, path, interior in ranked if rank == least]
-    if len(left) > 1 and any(path.attributes.med for path, _ in left):
-        left = _lowest_med(left)
+        if interior is None:
+            continue
+        attributes = path.attributes
+        preference = attributes.local_pref
+        if preference is None:
+            preference = DEFAULT_LOCAL_PREF
+        rank = (-preference, attributes.as_path.length, attributes.origin)
+        if least is None or rank < least:  # a fold is sound here: these steps are a total order
+            least = rank
+            left = [_new(_Candidate, (path, interior))]
+        elif rank == least:
+            left.append(_new(_Candidate, (path, interior)))
     if len(left) > 1:
-        keys = [(path.source.kind is PeerKind.IBGP, interior) for path, interior in left]
-        nearest = min(keys)
-        left = [each for each, key in zip(left, keys, strict=True) if key == nearest]
-    if len(left) == 1:
-        return (left[0].path,)
-    return _in_order([path for path, _ in left], multipath)
+        med = left[0].path.attributes.med or 0
+        for path, _ in left:
+            if (path.attributes.med or 0) != med:
+                left = _lowest_med(left)
+                break
+    return _in_order(_nearest(left), multipath)
+
+
+def _nearest(left: list[_Candidate]) -> list[Path]:
+    """eBGP over iBGP, then the lowest interior cost."""
+    nearest: list[Path] = []
+    least: tuple[bool, int] | None = None
+    for path, interior in left:
+        key = (path.source.kind is PeerKind.IBGP, interior)
+        if least is None or key < least:
+            least = key
+            nearest = [path]
+        elif key == least:
+            nearest.append(path)
+    return nearest
 
 
 def _in_order(equal: list[Path], multipath: int) -> tuple[Path, ...]:
     """The best of equal paths, and those that forward beside it."""
-    if multipath < 2:
-        return (min(equal, key=_tie_break_key),)
+    if len(equal) < 2:
+        return tuple(equal)
     equal.sort(key=_tie_break_key)
-    selected: dict[tuple[Address, Address | None, int], Path] = {}
+    if multipath < 2:
+        return (equal[0],)
+    selected: dict[HopKey, Path] = {}
     for path in equal:
         if selected.setdefault(hop_key(path), path) is path and len(selected) == multipath:
             break

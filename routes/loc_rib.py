@@ -71,7 +71,13 @@ class LocRib:
 
     def candidates(self, nlri: Prefix) -> list[Path]:
         """Every accepted path to a prefix."""
-        return [path for table in self.holders.get(nlri, ()) for path in table.candidates(nlri)]
+        found: list[Path] = []
+        for table in self.holders.get(nlri, ()):
+            if table.ids:
+                found += table.candidates(nlri)
+            else:
+                found.append(table.plain.accepted[nlri])
+        return found
 
     def decision(self, nlri: Prefix) -> Decision:
         """The decision on a prefix with its reasons, made again now."""

@@ -5,8 +5,9 @@ our own prefixes or anything inside them, never a martian, never a path that loo
 9.1.2, RFC 4456 section 8).  A refusal is a verdict like any other: the path stays in Adj-RIB-In as
 received, with its rule, so that a person can ask why.
 
-`ImportPolicy.judge` is the definition.  The hot path asks the same in two halves, `Judge.admit` once for
-each UPDATE's attributes and `ImportPolicy.admits` once for each prefix; a property test holds them equal.
+`ImportPolicy.judge` is the definition.  The hot path asks the same in two halves, `compile_attributes` once
+for each UPDATE's attributes and `ImportPolicy.admits` once for each prefix; a property test holds them
+equal.
 This module must never keep state about paths, and a policy never changes: a new one replaces it.
 """
 
@@ -119,6 +120,9 @@ MARTIANS = tuple(
     )
 )
 """Never a destination.  The documentation ranges are not here: labs and tests are built of them."""
+
+_SUSPECT_FIRST = frozenset({0, 127})
+"""First bytes below 224 that a martian of either family can have."""
 
 _IPV6_ZEROS = bytes(10)
 _IPV6_MAPPED = bytes(10) + b"\xff\xff"
@@ -343,49 +347,54 @@ def _imported(source: Source, attributes: PathAttributes) -> PathAttributes:
     return attributes
 
 
-class Judge:
-    """The attribute half of the rules, prepared for one session.
+def compile_attributes(
+    policy: ImportPolicy, source: Source
+) -> Callable[[PathAttributes], PathAttributes | None]:
+    """The attribute half of the rules for one session.
 
-    Remembers the last attributes and the last sound AS_PATH by identity: a decoder that shares equal
-    ones, or an UPDATE split in many, is judged once.
+    The answer is the attributes after import, the same object when unchanged, or None when they are
+    refused.  It remembers the last attributes and the last sound AS_PATH by identity: a decoder that
+    shares equal ones, or an UPDATE split in many, is judged once.
     """
+    own_asn, own_addresses = policy.asn, policy.own_addresses
+    router_id, cluster_id = policy.router_id, policy.cluster_id
+    external = source.kind is PeerKind.EBGP
+    first_as = source.asn
+    sound_as_path: AsPath | None = None
+    last: PathAttributes | None = None
+    verdict: PathAttributes | None = None
 
-    __slots__ = ("_last", "_last_verdict", "_policy", "_sound_as_path", "_source")
-
-    def __init__(self, policy: ImportPolicy, source: Source) -> None:
-        self._policy = policy
-        self._source = source
-        self._sound_as_path: AsPath | None = None
-        self._last: PathAttributes | None = None
-        self._last_verdict: PathAttributes | None = None
-
-    def admit(self, attributes: PathAttributes) -> PathAttributes | None:
-        """The attributes after import, the same object when unchanged, or None when they are refused."""
-        if attributes is self._last:
-            return self._last_verdict
-        self._last = attributes
-        self._last_verdict = verdict = self._judge(attributes)
+    def admit(attributes: PathAttributes) -> PathAttributes | None:
+        nonlocal last, verdict, sound_as_path
+        if attributes is last:
+            return verdict
+        last, verdict = attributes, None
+        as_path = attributes.as_path
+        if as_path is not sound_as_path:
+            # The cheap question first; the whole one only for those that might break a rule.
+            suspect = external and as_path.neighbor_as != first_as
+            for _, asns in as_path.segments:
+                suspect = suspect or own_asn in asns
+            if suspect and policy.refused_as_path(source, as_path) is not None:
+                return None
+            sound_as_path = as_path
+        next_hop = attributes.next_hop
+        first = next_hop[0]
+        if next_hop in own_addresses or (
+            (first in _SUSPECT_FIRST or first >= 224) and is_martian_next_hop(next_hop, attributes.link_local)
+        ):
+            return None
+        originator_id, cluster_list = attributes.originator_id, attributes.cluster_list
+        if external:
+            changed = attributes.local_pref is not None or originator_id is not None or bool(cluster_list)
+        elif originator_id == router_id or cluster_id in cluster_list:
+            return None
+        else:
+            changed = False
+        if changed or GRACEFUL_SHUTDOWN in attributes.communities:
+            verdict = _imported(source, attributes)
+        else:
+            verdict = attributes
         return verdict
 
-    def _judge(self, attributes: PathAttributes) -> PathAttributes | None:
-        policy, source = self._policy, self._source
-        as_path, next_hop = attributes.as_path, attributes.next_hop
-        if as_path is not self._sound_as_path:
-            if not self._is_sound(as_path):
-                return None
-            self._sound_as_path = as_path
-        if next_hop in policy.own_addresses or is_martian_next_hop(next_hop, attributes.link_local):
-            return None
-        if source.kind is not PeerKind.IBGP:
-            return _imported(source, attributes)
-        if attributes.originator_id == policy.router_id or policy.cluster_id in attributes.cluster_list:
-            return None
-        return _imported(source, attributes) if GRACEFUL_SHUTDOWN in attributes.communities else attributes
-
-    def _is_sound(self, as_path: AsPath) -> bool:
-        """Whether the AS_PATH breaks no rule; the whole question only for those that might."""
-        own = self._policy.asn
-        suspect = self._source.kind is PeerKind.EBGP and as_path.neighbor_as != self._source.asn
-        for segment in as_path.segments:
-            suspect = suspect or own in segment.asns
-        return not suspect or self._policy.refused_as_path(self._source, as_path) is None
+    return admit

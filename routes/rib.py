@@ -29,7 +29,7 @@ from routes.path import (
     Source,
 )
 from routes.peer import FamilyCounts
-from routes.policy import ImportPolicy, Judge, Verdict
+from routes.policy import ImportPolicy, Verdict, compile_attributes
 from routes.prefix import Address, Family, Prefix
 
 _new = tuple.__new__  # a NamedTuple's own constructor takes twice as long, and this runs for each prefix
@@ -65,11 +65,11 @@ class Refusals(NamedTuple):
 class _PeerIn:
     """One peer: its session, if it is up, and its tables by address size."""
 
-    __slots__ = ("end_of_rib", "judge", "source", "tables", "up")
+    __slots__ = ("admit", "end_of_rib", "source", "tables", "up")
 
-    def __init__(self, source: Source, judge: Judge) -> None:
+    def __init__(self, source: Source, admit: Callable[[PathAttributes], PathAttributes | None]) -> None:
         self.source = source
-        self.judge = judge
+        self.admit = admit
         self.up = True
         self.tables: dict[int, AdjRibIn] = {}
         self.end_of_rib: set[Family] = set()
@@ -164,10 +164,10 @@ class Rib:
         peer = self._peers.get(source.peer)
         if peer is not None and peer.up:
             self.session_down(source.peer)
-        judge = Judge(self.policy, source)
+        admit = compile_attributes(self.policy, source)
         if peer is None:
-            peer = self._peers[source.peer] = _PeerIn(source, judge)
-        peer.source, peer.judge, peer.up = source, judge, True
+            peer = self._peers[source.peer] = _PeerIn(source, admit)
+        peer.source, peer.admit, peer.up = source, admit, True
         peer.end_of_rib.clear()
         limits = self.policy.options(source.peer).max_prefixes
         negotiated = {_SIZE[family]: family for family in families}
@@ -269,7 +269,7 @@ class Rib:
         table = peer.tables.get(size)
         if table is None:
             return  # a family that was not negotiated: the codec's to refuse, and nothing to store it in
-        admitted = peer.judge.admit(attributes)
+        admitted = peer.admit(attributes)
         plain, limits = table.plain, table.limits
         if path_id or admitted is not attributes or (limits and len(table) + len(announced) >= limits.limit):
             self._store(peer, table, path_id, attributes, admitted, announced)
@@ -289,10 +289,10 @@ class Rib:
             if stale:
                 stale.pop(nlri, None)
             accepted[nlri] = _new(Path, (nlri, attributes, source, 0))
-            if holders.setdefault(nlri, alone) is not alone:
-                loc_rib.touch(nlri, table, holds=True)
-            else:
-                pending[nlri] = None
+            held = holders.setdefault(nlri, alone)
+            if held is not alone and table not in held:
+                holders[nlri] = held + alone
+            pending[nlri] = None
         if limits:
             self._check_limit(table)
 
@@ -371,13 +371,13 @@ class Rib:
     def _judge_again(self, concerns: Callable[[Prefix], bool]) -> None:
         """Judge again what is stored for the prefixes that a change of policy concerns."""
         for peer in self._peers.values():
-            peer.judge = Judge(self.policy, peer.source)
+            peer.admit = compile_attributes(self.policy, peer.source)
             for size, table in peer.tables.items():
                 admits = self.policy.admits[size]
                 for nlri in dict.fromkeys(nlri for nlri, _ in table.known() if concerns(nlri)):
                     admitted = admits(nlri)
                     for path, before, _ in table.received(nlri):
-                        attributes = peer.judge.admit(path.attributes) if admitted else None
+                        attributes = peer.admit(path.attributes) if admitted else None
                         accepted = None if attributes is None else self._with(path, attributes)
                         if accepted != before:
                             table.place(path, accepted)
