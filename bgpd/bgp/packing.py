@@ -1,0 +1,95 @@
+"""Bodies of UPDATEs: how many prefixes one message takes, and where they go.
+
+Owns the sizes.  IPv4 prefixes with an IPv4 next hop travel in the classic fields, everything else in
+MP_REACH_NLRI and MP_UNREACH_NLRI, which come first among the attributes and never share a message with
+other prefixes.  Never knows what the attributes say: it is given their bytes.
+RFC 4271 section 4.3, RFC 4760, RFC 7606 section 5.1, RFC 8654, RFC 8950.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from bgpd.bgp.errors7606 import EXTENDED_LENGTH, OPTIONAL, Attr
+from bgpd.bgp.framing import EXTENDED_LIMIT, HEADER_SIZE, STANDARD_LIMIT
+from bgpd.bgp.nlri import UNICAST
+from routes.path import PathAttributes
+from routes.prefix import FAMILY_BY_SIZE, Family, Prefix
+
+_FIXED = HEADER_SIZE + 4
+"""Header, and the two length fields of an UPDATE."""
+_ATTRIBUTE_HEADER = 4
+
+
+def pack_prefixes(prefixes: Iterable[Prefix], family: Family) -> list[bytes]:
+    """The NLRI of those prefixes that are of `family`."""
+    return [
+        bytes((length,)) + address[: length + 7 >> 3]
+        for address, length in prefixes
+        if FAMILY_BY_SIZE[len(address)] is family
+    ]
+
+
+def withdrawal_bodies(family: Family, pieces: Sequence[bytes]) -> Iterator[bytes]:
+    """UPDATEs that withdraw these NLRI."""
+    if family is Family.IPV4:
+        for blob in _fill(pieces, STANDARD_LIMIT - _FIXED):
+            yield _prefixed(blob) + b"\0\0"
+        return
+    header = bytes((0, family, UNICAST))
+    for blob in _fill(pieces, STANDARD_LIMIT - _FIXED - _ATTRIBUTE_HEADER - len(header)):
+        yield b"\0\0" + _prefixed(_family_attribute(Attr.MP_UNREACH_NLRI, header + blob))
+
+
+def reach_header(attributes: PathAttributes, family: Family) -> bytes | None:
+    """What MP_REACH_NLRI has before its NLRI; None where the classic fields serve."""
+    next_hop: bytes = attributes.next_hop
+    if family is Family.IPV4 and len(next_hop) == 4:
+        return None
+    if attributes.link_local is not None:
+        next_hop += attributes.link_local
+    return bytes((0, family, UNICAST, len(next_hop))) + next_hop + b"\0"
+
+
+def announcement_bodies(
+    block: bytes, reach: bytes | None, pieces: Sequence[bytes], *, extended: bool
+) -> list[bytes] | None:
+    """UPDATEs that announce these NLRI; None when not even one fits beside the attributes.
+
+    `block` holds all attributes but MP_REACH_NLRI.
+    """
+    overhead = _FIXED + len(block) + (_ATTRIBUTE_HEADER + len(reach) if reach else 0)
+    least = overhead + max(map(len, pieces))
+    limit = STANDARD_LIMIT if least <= STANDARD_LIMIT else EXTENDED_LIMIT
+    if least > limit or (limit == EXTENDED_LIMIT and not extended):
+        return None
+    blobs = _fill(pieces, limit - overhead)
+    if reach is None:
+        return [b"\0\0" + _prefixed(block) + blob for blob in blobs]
+    return [
+        b"\0\0" + _prefixed(_family_attribute(Attr.MP_REACH_NLRI, reach + blob) + block) for blob in blobs
+    ]
+
+
+def _fill(pieces: Iterable[bytes], room: int) -> Iterator[bytes]:
+    """The pieces joined to blobs of at most `room` bytes."""
+    blob: list[bytes] = []
+    left = room
+    for piece in pieces:
+        if len(piece) > left:
+            yield b"".join(blob)
+            blob, left = [], room
+        blob.append(piece)
+        left -= len(piece)
+    if blob:
+        yield b"".join(blob)
+
+
+def _prefixed(data: bytes) -> bytes:
+    return len(data).to_bytes(2, "big") + data
+
+
+def _family_attribute(code: Attr, value: bytes) -> bytes:
+    if len(value) > 255:
+        return bytes((OPTIONAL | EXTENDED_LENGTH, code)) + _prefixed(value)
+    return bytes((OPTIONAL, code, len(value))) + value
