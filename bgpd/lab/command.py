@@ -43,3 +43,13 @@ def run(argv: Sequence[str], *, text: str = "", timeout: float = TIMEOUT) -> str
         said = done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}"
         raise LabError(f"{' '.join(argv)}: {said[-2000:]}")
     return done.stdout
+
+
+def show(argv: Sequence[str], *, timeout: float = TIMEOUT) -> None:
+    """Run a tool that prints for a person, straight to our own output."""
+    try:
+        done = subprocess.run(argv, timeout=timeout, check=False)  # noqa: S603 - as above
+    except subprocess.TimeoutExpired as error:
+        raise LabError(f"{' '.join(argv)}: no answer within {timeout:g} s") from error
+    if done.returncode != 0:
+        raise LabError(f"{' '.join(argv)}: ended with code {done.returncode}")

@@ -103,12 +103,16 @@ class Topology:
         for agent in self.agents.values():
             agent.process.must_run()
 
-    def remove(self) -> None:
-        """End everything and remove every trace."""
+    def stop(self) -> None:
+        """Kill the agents and routers; the namespaces stay."""
         for agent in self.agents.values():
             agent.process.kill()
         for router in self.routers.values():
             router.stop()
+
+    def remove(self) -> None:
+        """End everything and remove every trace."""
+        self.stop()
         self.workspace.remove()
 
     def _build_node(self, node: Node) -> None:

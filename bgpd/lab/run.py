@@ -1,0 +1,255 @@
+"""`podbgpd lab`: build a network, show that it is dead, start the agents, prove that it lives, remove it.
+
+Owns the order of the demonstration and its exit code, which is 0 only if everything was proved.  Whatever
+happens on the way, Ctrl-C and SIGTERM included, what was built is removed, unless it was to be kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from bgpd.lab import explore, fabric_bird, fabric_frr, prove, signals
+from bgpd.lab.capture import Capture, Ping
+from bgpd.lab.command import LabError, find_tool, show
+from bgpd.lab.kernel_routes import missing_routes
+from bgpd.lab.plan import Address, Fabric, Network, Plan, make_plan
+from bgpd.lab.present import Presenter
+from bgpd.lab.prove import Answer, Host, Probe
+from bgpd.lab.topology import Topology
+from bgpd.lab.workspace import Workspace, claim, remove_all
+
+POLL = 0.1
+QUIET_TIME = 0.5
+"""Seconds in which nothing must be answered, before the agents start."""
+PROOF_TIME = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class LabOptions:
+    """What `podbgpd lab` was asked for."""
+
+    fabric: str = "mesh"
+    """`mesh`, `frr` or `bird`."""
+    nodes: int = 3
+    pods_per_node: int = 2
+    keep: bool = False
+    dual_stack: bool = True
+    timeout: float = 60.0
+    """Seconds in which all routes must have been learned."""
+
+    def plan(self, name_namespace: Callable[[str], str]) -> Plan:
+        """The network that these options describe; LabError when there is none."""
+        if self.fabric not in list(Fabric):
+            raise LabError(f"there is no fabric {self.fabric!r}: use {', '.join(Fabric)}")
+        return make_plan(
+            name_namespace,
+            fabric=Fabric(self.fabric),
+            nodes=self.nodes,
+            pods_per_node=self.pods_per_node,
+            dual_stack=self.dual_stack,
+        )
+
+
+def run_lab(options: LabOptions, presenter: Presenter | None = None) -> int:
+    """Run the demonstration; returns the exit code."""
+    out = presenter or Presenter()
+    try:
+        with signals.raised():
+            proved = _run(options, out)
+    except LabError as error:
+        out.failure(str(error))
+        return 1
+    except signals.Interrupted as interrupt:
+        out.failure(str(interrupt))
+        return 128 + interrupt.number
+    if not proved:
+        out.failure("not everything was proved")
+        return 1
+    out.done("everything was proved")
+    return 0
+
+
+def remove_labs(name: str = "", presenter: Presenter | None = None) -> int:
+    """`podbgpd lab --remove`: remove kept and dead labs, or the named one; returns the exit code."""
+    out = presenter or Presenter()
+    try:
+        removed = remove_all(name)
+    except LabError as error:
+        out.failure(str(error))
+        return 1
+    out.say(f"removed {', '.join(removed)}" if removed else "there is no lab to remove")
+    return 0
+
+
+def _run(options: LabOptions, out: Presenter) -> bool:
+    _check_tools(options.plan(str))
+    with ExitStack() as cleanup:
+        with signals.held():
+            workspace = claim()
+            cleanup.callback(_leave, workspace, options, out)
+        topology = Topology(options.plan(workspace.namespace), workspace)
+        cleanup.callback(_leave_topology, topology, options, out)
+        return _demonstrate(topology, options, out)
+
+
+def _check_tools(plan: Plan) -> None:
+    """Refuse what can't work before anything is made."""
+    for tool, package in (("ip", "iproute2"), ("sysctl", "procps"), ("ping", "iputils-ping")):
+        find_tool(tool, package)
+    if plan.fabric is Fabric.FRR:
+        fabric_frr.check_installed()
+    if plan.fabric is Fabric.BIRD:
+        fabric_bird.check_installed()
+
+
+def _demonstrate(topology: Topology, options: LabOptions, out: Presenter) -> bool:
+    plan = topology.plan
+    out.title(topology.workspace.name, plan)
+    out.step("Building namespaces, links and pods")
+    topology.build()
+    topology.start_routers()
+    out.say(f"{len(plan.namespaces)} namespaces" + "".join(f", {name}" for name in topology.routers))
+    dead = _show_dead(plan, out)
+    out.step("Starting the agents")
+    topology.start_agents()
+    _converge(topology, options.timeout, out)
+    proved = _prove(plan, out)
+    _show_tables(topology, out)
+    return dead and proved
+
+
+def _show_dead(plan: Plan, out: Presenter) -> bool:
+    """Before the agents run, pods on different nodes can't reach each other."""
+    out.step("Before: can pods on different nodes reach each other?")
+    pods = prove.pod_hosts(plan)
+    answers = prove.ping(prove.between_nodes(prove.probes(pods, pods)), QUIET_TIME)
+    reached = sum(answer.reached for answer in answers)
+    good = reached == 0
+    out.verdict("no pod reaches another", good, f"{reached} of {len(answers)} pings answered")
+    return good
+
+
+def _converge(topology: Topology, timeout: float, out: Presenter) -> None:
+    plan = topology.plan
+    total = sum(len(plan.learned(node)) for node in plan.nodes)
+    started = time.monotonic()
+    with out.progress("routes in the nodes' kernels") as count:
+        while True:
+            topology.must_run()
+            missing = {node.name: missing_routes(plan, node) for node in plan.nodes}
+            left = sum(map(len, missing.values()))
+            count(total - left, total)
+            if not left:
+                break
+            if time.monotonic() - started > timeout:
+                raise LabError(_late(topology, missing, timeout))
+            time.sleep(POLL)
+    out.say(f"{total} routes learned over BGP and in the kernels after {time.monotonic() - started:.1f} s")
+
+
+def _late(topology: Topology, missing: dict[str, list[Network]], timeout: float) -> str:
+    name, networks = next((name, networks) for name, networks in missing.items() if networks)
+    wanted = ", ".join(map(str, networks[:5]))
+    tail = topology.agents[name].process.tail()
+    return f"after {timeout:g} s {name} still lacks {wanted} in its kernel; the end of its log:\n{tail}"
+
+
+def _prove(plan: Plan, out: Presenter) -> bool:
+    """The three rules: every pod to every pod, every node to every pod and back, addresses unchanged."""
+    out.step("After: the three rules of pod networking")
+    pods, nodes = prove.pod_hosts(plan), prove.node_hosts(plan)
+    with Capture(plan.fabric_namespaces) as fabric:
+        verdicts = [
+            _prove_pings("every pod reaches every pod", pods, pods, fabric, out),
+            _prove_pings("every node reaches every pod", nodes, pods, fabric, out),
+            _prove_pings("every pod reaches every node", pods, nodes, fabric, out),
+        ]
+        verdicts.append(_prove_plain(prove.between_nodes(prove.probes(pods, pods)), fabric, out))
+    asked = prove.probes(pods + nodes, pods) + prove.probes(pods, nodes)
+    verdicts.append(_prove_addresses(asked, out))
+    return all(verdicts)
+
+
+def _prove_pings(
+    title: str, sources: Sequence[Host], targets: Sequence[Host], fabric: Capture, out: Presenter
+) -> bool:
+    answers = prove.ping(prove.probes(sources, targets), PROOF_TIME, fabric.drain)
+    fabric.drain()
+    good = all(answer.reached for answer in answers)
+    out.verdict(title, good, f"{_tally(answers, lambda answer: answer.reached)} pings answered")
+    out.unanswered([answer for answer in answers if not answer.reached])
+    return good
+
+
+def _prove_addresses(asked: list[Probe], out: Presenter) -> bool:
+    answers = prove.connect(asked, PROOF_TIME)
+    good = all(answer.unchanged for answer in answers)
+    text = (
+        f"{_tally(answers, lambda answer: answer.unchanged)} connections seen from the sender's own address"
+    )
+    out.verdict("the source stays unchanged", good, text + (": no NAT" if good else ""))
+    out.unanswered([answer for answer in answers if not answer.unchanged])
+    return good
+
+
+def _prove_plain(asked: list[Probe], fabric: Capture, out: Presenter) -> bool:
+    """Each ping between nodes was on the fabric as it was sent, and nothing was tunnelled."""
+    seen = sum(Ping(source, probe.address) in fabric.pings for probe in asked for source in _own(probe))
+    tunnelled = sum(fabric.tunnels.values())
+    good = seen == len(asked) and not tunnelled
+    text = (
+        f"{seen} of {len(asked)} pings between nodes on the wire as plain IP, {tunnelled} packets tunnelled"
+    )
+    out.verdict("no encapsulation", good, text)
+    return good
+
+
+def _own(probe: Probe) -> list[Address]:
+    """The source's address of the family that the probe is in."""
+    return [address for address in probe.source.addresses if address.version == probe.address.version]
+
+
+def _tally(answers: Sequence[Answer], good: Callable[[Answer], bool]) -> str:
+    """`60 of 60 (IPv4 30 of 30, IPv6 30 of 30)`."""
+    parts = []
+    for version in (4, 6):
+        mine = [answer for answer in answers if answer.probe.address.version == version]
+        if mine:
+            parts.append(f"IPv{version} {sum(map(good, mine))} of {len(mine)}")
+    return f"{sum(map(good, answers))} of {len(answers)} ({', '.join(parts)})"
+
+
+def _show_tables(topology: Topology, out: Presenter) -> None:
+    """One node's peers, routes and kernel table, as its operator would look at them."""
+    node = topology.plan.nodes[0]
+    out.step(f"A look at {node.name}")
+    colour = out.console.is_terminal
+    commands = [explore.client(topology, node, "peers"), explore.client(topology, node, "routes")]
+    commands += [explore.kernel_table(node, network.version, colour=colour) for network in node.pod_networks]
+    for argv in commands:
+        out.command(argv)
+        show(argv)
+
+
+def _leave_topology(topology: Topology, options: LabOptions, out: Presenter) -> None:
+    if not options.keep:
+        topology.stop()
+        return
+    out.step("The lab stays up.  To explore it")
+    for what, argv in explore.tour(topology):
+        out.say(f"# {what}")
+        out.command(argv)
+    out.say("# remove it")
+    out.command([explore.script("podbgpd"), "lab", "--remove", topology.workspace.name])
+
+
+def _leave(workspace: Workspace, options: LabOptions, out: Presenter) -> None:
+    signals.ignore()
+    if options.keep:
+        workspace.keep()
+        return
+    workspace.remove()
+    out.step(f"Removed every namespace of {workspace.name}")
