@@ -155,10 +155,11 @@ class Fsm:
             return []
         text = f"reset by us with {describe(notification)}"
         actions = self._end_all(End(text, notification, True, quiet=True), now)
-        if notification.code == Code.CEASE and notification.subcode in _CONFIGURED:
+        subcode = notification.subcode if notification.code == Code.CEASE else None
+        if subcode in _CONFIGURED:
             self.failures = 0
             self._wait(now, min(1.0, self.speaker.connect_retry), idle=False)
-        elif notification == cease(Cease.MAX_PREFIXES) and self.config.max_prefixes is not None:
+        elif subcode == Cease.MAX_PREFIXES and self.config.max_prefixes is not None:
             self._wait(now, self.config.max_prefixes.idle_time, idle=True)
         else:
             self._fail(now, idle=notification.code in _PROTOCOL_ERRORS)
@@ -337,7 +338,8 @@ class Fsm:
         ):
             self._plain = not self._plain
         text = f"the peer sent {describe(notification)}"
-        lost = notification == cease(Cease.COLLISION) and len(self.connections) > 1
+        code = (notification.code, notification.subcode)
+        lost = code == (Code.CEASE, Cease.COLLISION) and len(self.connections) > 1
         return End(text, notification, False, quiet=lost)
 
     # -- parts ------------------------------------------------------------------------------------
