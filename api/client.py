@@ -1,0 +1,194 @@
+"""A thin, typed, synchronous client: core values in, core values out.
+
+The command line and the tests use it; so can any Python program on the node.  It holds one channel, and
+turns what gRPC raises into `ClientError`s with a sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import NamedTuple, Self, TypeVar
+
+import grpc
+
+from api.convert import (
+    change_from_message,
+    explanation_from_message,
+    fib_from_message,
+    path_from_message,
+    query_to_message,
+)
+from api.convert_peer import peer_from_message, shutdown_from_message, status_from_message
+from api.listen import parse_api_address
+from api.v1 import control_pb2, peer_pb2, route_pb2
+from api.v1.control_pb2_grpc import ControlServiceStub
+from api.v1.peer_pb2_grpc import PeerServiceStub
+from api.v1.route_pb2_grpc import RouteServiceStub
+from routes.path import PeerName
+from routes.peer import PeerStatus
+from routes.view import (
+    DaemonStatus,
+    Explanation,
+    FibView,
+    PathView,
+    RouteChange,
+    RouteQuery,
+    ShutdownReport,
+    Table,
+)
+
+Response = TypeVar("Response")
+
+MAX_RESPONSE = 16 * 1024 * 1024
+CALL_TIME = 10.0
+"""Seconds for a short call; listings and watches take as long as they take."""
+OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_RESPONSE),
+    ("grpc.enable_http_proxy", 0),  # the daemon is on this host or named by address; no proxy knows it
+    ("grpc.enable_retries", 0),
+)
+
+
+class ClientError(Exception):
+    """The daemon refused or ended the call; the text is its own."""
+
+    def __init__(self, text: str, code: grpc.StatusCode) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class UnreachableError(ClientError):
+    """No daemon answers there."""
+
+
+class RoutesChanged(NamedTuple):
+    """From a watch: new states of prefixes, or the end of the snapshot."""
+
+    changes: tuple[RouteChange, ...]
+    end_of_snapshot: bool
+
+
+class PeersChanged(NamedTuple):
+    """From a watch: new states of peers, peers that are gone, or the end of the snapshot."""
+
+    peers: tuple[PeerStatus, ...]
+    removed: tuple[PeerName, ...]
+    end_of_snapshot: bool
+
+
+class Client:
+    """Talks to one daemon.  Use it as a context manager, or `close` it."""
+
+    def __init__(self, api: str, call_time: float = CALL_TIME) -> None:
+        """`api` as in `[api] listen`; ValueError if it can't be read."""
+        self._address = parse_api_address(api)
+        self._call_time = call_time
+        self._channel = grpc.insecure_channel(self._address.grpc_target, OPTIONS)
+        self._routes = RouteServiceStub(self._channel)
+        self._peers = PeerServiceStub(self._channel)
+        self._control = ControlServiceStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the channel; iterators that still run end with an error."""
+        self._channel.close()
+
+    def paths(self, query: RouteQuery) -> Iterator[PathView]:
+        """All paths that the query selects (not of the FIB)."""
+        for response in self._list(query, 0):
+            yield from map(path_from_message, response.paths)
+
+    def fib(self, query: RouteQuery | None = None) -> Iterator[FibView]:
+        """The kernel entries that the query selects; all by default."""
+        for response in self._list(query or RouteQuery(Table.FIB), 0):
+            yield from map(fib_from_message, response.fib_entries)
+
+    def page(
+        self, query: RouteQuery, size: int, token: str = ""
+    ) -> tuple[list[PathView], list[FibView], str]:
+        """About `size` routes from where `token` says, and the token of the next page, empty at the end."""
+        paths: list[PathView] = []
+        entries: list[FibView] = []
+        next_token = ""
+        for response in self._list(query, size, token):
+            paths.extend(map(path_from_message, response.paths))
+            entries.extend(map(fib_from_message, response.fib_entries))
+            next_token = response.next_page_token
+        return paths, entries, next_token
+
+    def _list(self, query: RouteQuery, size: int, token: str = "") -> Iterator[route_pb2.ListRoutesResponse]:
+        request = route_pb2.ListRoutesRequest(
+            filter=query_to_message(query), page_size=size, page_token=token
+        )
+        return self._stream(lambda: self._routes.ListRoutes(request))
+
+    def watch_routes(self, query: RouteQuery) -> Iterator[RoutesChanged]:
+        """The snapshot, its end, and then changes for as long as the daemon runs."""
+        request = route_pb2.WatchRoutesRequest(filter=query_to_message(query))
+        for response in self._stream(lambda: self._routes.WatchRoutes(request)):
+            yield RoutesChanged(tuple(map(change_from_message, response.changes)), response.end_of_snapshot)
+
+    def explain(self, target: str) -> Explanation:
+        """Why a prefix or an address is reached as it is."""
+        request = route_pb2.ExplainRouteRequest(target=target)
+        with self._sentences():
+            return explanation_from_message(self._routes.ExplainRoute(request, timeout=self._call_time))
+
+    def peers(self, name: str = "") -> list[PeerStatus]:
+        """All peers, or one."""
+        request = peer_pb2.ListPeersRequest(name=name)
+        stream = self._stream(lambda: self._peers.ListPeers(request))
+        return [peer_from_message(peer) for response in stream for peer in response.peers]
+
+    def watch_peers(self, name: str = "") -> Iterator[PeersChanged]:
+        """The snapshot, its end, and then changes for as long as the daemon runs."""
+        request = peer_pb2.WatchPeersRequest(name=name)
+        for response in self._stream(lambda: self._peers.WatchPeers(request)):
+            yield PeersChanged(
+                tuple(map(peer_from_message, response.peers)),
+                tuple(map(PeerName, response.removed)),
+                response.end_of_snapshot,
+            )
+
+    def status(self) -> DaemonStatus:
+        """The daemon as a whole."""
+        with self._sentences():
+            response = self._control.GetStatus(control_pb2.GetStatusRequest(), timeout=self._call_time)
+        return status_from_message(response)
+
+    def shutdown(self, flush: bool = False, message: str = "") -> ShutdownReport:
+        """End the daemon for good; returns when its sessions are closed."""
+        request = control_pb2.ShutdownRequest(flush=flush, message=message)
+        with self._sentences():
+            # No timeout: removing a large table takes a while, and giving up would not stop it.
+            return shutdown_from_message(self._control.Shutdown(request))
+
+    def _stream(self, start: Callable[[], grpc.CallIterator[Response]]) -> Iterator[Response]:
+        with self._sentences():
+            call = start()
+            try:
+                yield from call
+            finally:
+                call.cancel()  # type: ignore[no-untyped-call]  # untyped in the stubs
+
+    @contextmanager
+    def _sentences(self) -> Iterator[None]:
+        """Let errors say what is wrong, in the daemon's words or ours."""
+        try:
+            yield
+        except grpc.RpcError as error:
+            if not isinstance(error, grpc.Call):
+                raise
+            code, details = error.code(), error.details() or ""
+            if code is grpc.StatusCode.UNAVAILABLE and not details.startswith("the daemon"):
+                raise UnreachableError(f"cannot reach podbgpd at {self._address}", code) from None
+            raise ClientError(details or code.name, code) from None
