@@ -1,0 +1,368 @@
+"""The single writer: what sessions report goes into the RIB here, and every effect leaves from here.
+
+All of it runs in one event loop.  Sessions call in (`SessionHandler`), the RIB decides, and once at the
+end of the loop's turn the collected changes go to the FIB and to whoever watches.  Graceful restart of
+peers (RFC 4724 section 4.2) lives here too, because it is about what to keep when a session goes.
+
+It must never wait for anything: what takes time is a timer, a callback or somebody else's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from typing import Protocol, cast
+
+import structlog
+
+from bgpd.bgp import codec
+from bgpd.bgp.actions import RoutingMessage, SessionClosed
+from bgpd.bgp.fsm import LocalState
+from bgpd.bgp.listener import Listener
+from bgpd.bgp.message import EndOfRib, RefreshKind, RouteRefresh, Update
+from bgpd.bgp.notifications import Cease, cease
+from bgpd.bgp.session import PeerSession
+from bgpd.config import Config, PeerConfig
+from bgpd.throttle import Throttle
+from routes.adj_rib_in import LimitEvent, LimitKind
+from routes.adj_rib_out import export
+from routes.convergence import InitialConvergence
+from routes.loc_rib import Change
+from routes.own_next_hop import ConfiguredNextHops, NodeAddresses, OwnNextHop, own_next_hop
+from routes.path import PeerName, Source
+from routes.peer import Negotiated, PeerStatus
+from routes.prefix import Family, Prefix
+from routes.rib import Rib
+
+log = structlog.get_logger()
+repeated = Throttle(log)
+
+
+class ChangeSink(Protocol):
+    """Where the changes of a turn go."""
+
+    def changed(self, changes: Sequence[Change], *, hold: bool) -> None:
+        """Apply `changes`; with `hold`, prefixes that lost their last path stay a stated time longer."""
+
+
+@dataclass(slots=True)
+class PeerState:
+    """What the daemon knows of a peer beside its session."""
+
+    config: PeerConfig
+    session: PeerSession
+    negotiated: Negotiated | None = None
+    """Of the session that is up; None while it is down."""
+    announced: dict[Family, OwnNextHop] = field(default_factory=dict)
+    """The next hop that each family was announced with; without an address it was not announced."""
+    stale_timer: asyncio.TimerHandle | None = None
+
+    def cancel_stale_timer(self) -> None:
+        if self.stale_timer is not None:
+            self.stale_timer.cancel()
+            self.stale_timer = None
+
+
+class Daemon:
+    """The RIB and the sessions that feed it."""
+
+    def __init__(
+        self,
+        config: Config,
+        rib: Rib,
+        sinks: Iterable[ChangeSink],
+        node: NodeAddresses,
+        convergence: InitialConvergence,
+        tasks: asyncio.TaskGroup,
+    ) -> None:
+        self.config = config
+        self.rib = rib
+        self.listener = Listener(config.speaker.listen)
+        self.peers: dict[PeerName, PeerState] = {}
+        self.convergence = convergence
+        self.local = LocalState()
+        self.on_convergence: Callable[[], None] = lambda: None
+        """Called when an End-of-RIB or a new session may have ended the initial convergence."""
+        self._sinks = tuple(sinks)
+        self._node = node
+        self._tasks = tasks
+        self._loop = asyncio.get_running_loop()
+        self._flush_planned = False
+        self._own: tuple[Prefix, ...] = ()
+
+    # -- peers ------------------------------------------------------------------------------------
+
+    def add_peer(self, config: PeerConfig) -> PeerState:
+        """Configure a peer and start its session."""
+        session = PeerSession(
+            config, self.config.speaker, self, self.local, interface_of=self._node.interface_of
+        )
+        state = self.peers[config.name] = PeerState(config, session)
+        self.listener.add(session)
+        session.start()
+        return state
+
+    def remove_peer(self, name: PeerName) -> None:
+        """Close the session for good and forget what the peer announced."""
+        state = self.peers.pop(name)
+        state.cancel_stale_timer()
+        self.listener.remove(name)
+        self._tasks.create_task(state.session.stop(cease(Cease.PEER_DECONFIGURED)))
+        self.rib.forget(name)
+        self.convergence.removed(name, self._loop.time())
+        self.on_convergence()
+        self.plan_flush()
+
+    def change_peer(self, config: PeerConfig) -> None:
+        """Give a peer its new configuration; its session is reset only where that is needed."""
+        state = self.peers[config.name]
+        state.config = config
+        state.session.reconfigure(config)
+        self.listener.add(state.session)
+
+    # -- what sessions report (SessionHandler) ----------------------------------------------------
+
+    def session_established(self, session: PeerSession) -> None:
+        """The session is up: take back what it may resume, and announce our own prefixes."""
+        state, negotiated, source = self._state_of(session), session.negotiated, session.source
+        if state is None or negotiated is None or source is None:
+            return
+        state.negotiated = negotiated
+        state.announced.clear()
+        state.cancel_stale_timer()
+        restart = negotiated.graceful_restart
+        preserved = frozenset(f for f in negotiated.families if restart and restart.forwarding(f))
+        self.rib.session_up(source, negotiated.families, preserved)
+        if any(self.rib.counts(state.config.name, family).stale for family in negotiated.families):
+            self._sweep_later(state, self.config.fib.deferral_time, "the peer sent no End-of-RIB in time")
+        self.local.restarting = False
+        self.local.forwarding = frozenset(Family)
+        now = self._loop.time()
+        self.convergence.established(state.config.name, negotiated.families, restart is not None, now)
+        self.on_convergence()
+        for family in sorted(negotiated.families):
+            self._announce(state, negotiated, family, self._own)
+            session.send(codec.encode_end_of_rib(family, negotiated))
+        self.plan_flush()
+
+    def messages_received(self, session: PeerSession, messages: Sequence[RoutingMessage]) -> None:
+        """UPDATEs, End-of-RIBs and refresh requests, in the order in which they came."""
+        state, source = self._state_of(session), session.source
+        if state is None or state.negotiated is None or source is None:
+            return
+        for is_update, run in groupby(messages, key=lambda message: type(message) is Update):
+            if is_update:
+                self._updates(state, source, cast("list[Update]", list(run)))
+                continue
+            for message in run:
+                if isinstance(message, EndOfRib):
+                    self._end_of_rib(state, source, message.family)
+                elif isinstance(message, RouteRefresh):
+                    self._route_refresh(state, state.negotiated, message)
+        self.plan_flush()
+
+    def _updates(self, state: PeerState, source: Source, updates: list[Update]) -> None:
+        self.rib.updates(source, updates)
+        for update in updates:
+            if update.error:
+                repeated.warning(
+                    (state.config.name, "malformed"),
+                    "malformed UPDATE",
+                    peer=state.config.name,
+                    error=update.error,
+                )
+        refusals = self.rib.take_refusals()
+        for path, verdict in refusals.first:
+            repeated.info(
+                (path.source.peer, verdict.rule),
+                "path refused",
+                peer=path.source.peer,
+                prefix=str(path.nlri),
+                rule=verdict.rule,
+                reason=verdict.text,
+            )
+        for event in self.rib.take_limit_events():
+            self._limit_crossed(event)
+
+    def session_closed(self, session: PeerSession, closed: SessionClosed) -> None:
+        """The session is down: keep what graceful restart allows, drop the rest."""
+        state = self._state_of(session)
+        if state is None or state.negotiated is None:
+            return
+        negotiated, state.negotiated = state.negotiated, None
+        state.cancel_stale_timer()
+        state.announced.clear()
+        restart = negotiated.graceful_restart
+        kept: frozenset[Family] = frozenset()
+        if closed.graceful and restart is not None:
+            kept = frozenset(family for family, _ in restart.families) & negotiated.families
+        self.rib.session_down(state.config.name, kept)
+        if kept and restart is not None:
+            self._sweep_later(state, restart.restart_time, "the peer did not come back in its restart time")
+        self.plan_flush()
+
+    def _state_of(self, session: PeerSession) -> PeerState | None:
+        """The state of a session that is still the peer's: late callbacks of a removed peer find none."""
+        state = self.peers.get(session.config.name)
+        return state if state is not None and state.session is session else None
+
+    # -- graceful restart, as helper --------------------------------------------------------------
+
+    def _sweep_later(self, state: PeerState, seconds: float, why: str) -> None:
+        state.stale_timer = self._loop.call_later(seconds, self._stale_expired, state, why)
+
+    def _stale_expired(self, state: PeerState, why: str) -> None:
+        state.stale_timer = None
+        log.info("stale paths removed", peer=state.config.name, reason=why)
+        for family in Family:
+            self.rib.sweep_stale(state.config.name, family)
+        self.plan_flush()
+
+    def _end_of_rib(self, state: PeerState, source: Source, family: Family) -> None:
+        self.rib.end_of_rib(source, family)
+        # FRR says End-of-RIB before its routes: what is stale now leaves the RIB, and the FIB a while later.
+        self._flush()
+        self.rib.sweep_stale(state.config.name, family)
+        self._flush(hold=True)
+        self.convergence.end_of_rib(state.config.name, family, self._loop.time())
+        self.on_convergence()
+
+    # -- limits and faults ------------------------------------------------------------------------
+
+    def _limit_crossed(self, event: LimitEvent) -> None:
+        limits = event.limits
+        facts = {
+            "peer": event.peer,
+            "family": str(event.family),
+            "prefixes": event.prefixes,
+            "limit": limits.limit,
+        }
+        if event.kind is LimitKind.CLEARED:
+            log.info("prefixes below the limit again", **facts)
+        elif event.kind is LimitKind.WARN or limits.action == "warn":
+            log.warning("prefixes near or over the limit", **facts)
+        elif limits.action == "drop":
+            log.warning("prefixes over the limit are refused", **facts)
+        else:
+            log.error("prefixes over the limit: session reset", idle=limits.idle_time, **facts)
+            state = self.peers.get(event.peer)
+            if state is not None:
+                state.session.reset(cease(Cease.MAX_PREFIXES))
+
+    # -- what we announce -------------------------------------------------------------------------
+
+    def originate(self, prefixes: Sequence[Prefix]) -> None:
+        """Announce exactly these own prefixes from now on."""
+        before, self._own = self._own, tuple(prefixes)
+        self.rib.originate(self._own)
+        added = [nlri for nlri in self._own if nlri not in before]
+        gone = [nlri for nlri in before if nlri not in self._own]
+        for state in self.peers.values():
+            if state.negotiated is None:
+                continue
+            for family in sorted(state.negotiated.families):
+                self._withdraw(state, state.negotiated, [nlri for nlri in gone if nlri.family is family])
+                self._announce(state, state.negotiated, family, added)
+        self.plan_flush()
+
+    def addresses_changed(self) -> None:
+        """The node's addresses changed: announce again where the next hop is another now."""
+        for state in self.peers.values():
+            if state.negotiated is None:
+                continue
+            for family in sorted(state.negotiated.families):
+                before = state.announced.get(family)
+                now = self._next_hop(state.negotiated, family)
+                if now == before:
+                    continue
+                if now.address is None and before is not None and before.address is not None:
+                    self._withdraw(state, state.negotiated, [p for p in self._own if p.family is family])
+                self._announce(state, state.negotiated, family, self._own)
+
+    def _next_hop(self, negotiated: Negotiated, family: Family) -> OwnNextHop:
+        agent = self.config.agent
+        configured = ConfiguredNextHops(agent.next_hop_ipv4, agent.next_hop_ipv6)
+        return own_next_hop(family, negotiated, self._node, configured)
+
+    def _announce(
+        self, state: PeerState, negotiated: Negotiated, family: Family, prefixes: Iterable[Prefix]
+    ) -> None:
+        next_hop = state.announced[family] = self._next_hop(negotiated, family)
+        own = [nlri for nlri in prefixes if nlri.family is family]
+        if next_hop.address is None:
+            if own:
+                log.warning(
+                    "family not announced", peer=state.config.name, family=str(family), reason=next_hop.reason
+                )
+            return
+        if own:
+            attributes = export(negotiated, next_hop)
+            for message in codec.encode_updates(attributes, own, (), negotiated):
+                state.session.send(message)
+
+    def _withdraw(self, state: PeerState, negotiated: Negotiated, prefixes: Sequence[Prefix]) -> None:
+        if prefixes:
+            for message in codec.encode_updates(None, (), prefixes, negotiated):
+                state.session.send(message)
+
+    def _route_refresh(self, state: PeerState, negotiated: Negotiated, refresh: RouteRefresh) -> None:
+        family, name = refresh.family, state.config.name
+        if refresh.kind == RefreshKind.BEGIN:
+            self.rib.mark_stale(name, family)
+        elif refresh.kind == RefreshKind.END:
+            self.rib.sweep_stale(name, family)
+        elif family in negotiated.families:
+            enhanced = negotiated.enhanced_route_refresh
+            if enhanced:
+                state.session.send(codec.encode_route_refresh(RouteRefresh(family, RefreshKind.BEGIN)))
+            self._announce(state, negotiated, family, self._own)
+            if enhanced:
+                state.session.send(codec.encode_route_refresh(RouteRefresh(family, RefreshKind.END)))
+
+    # -- what leaves ------------------------------------------------------------------------------
+
+    def plan_flush(self) -> None:
+        """Let the changes collected by now leave at the end of this turn of the loop."""
+        if not self._flush_planned:
+            self._flush_planned = True
+            self._loop.call_soon(self._planned_flush)
+
+    def _planned_flush(self) -> None:
+        self._flush_planned = False
+        self._flush()
+
+    def _flush(self, *, hold: bool = False) -> None:
+        changes = self.rib.take_changes()
+        if changes:
+            for sink in self._sinks:
+                sink.changed(changes, hold=hold)
+
+    # -- what can be told -------------------------------------------------------------------------
+
+    def advertised(self, state: PeerState, family: Family) -> list[Prefix]:
+        """Our own prefixes of one family that the peer was told."""
+        told = state.announced.get(family)
+        if told is None or told.address is None:
+            return []
+        return [nlri for nlri in self._own if nlri.family is family]
+
+    def peer_statuses(self) -> list[PeerStatus]:
+        """Every configured peer, at this moment."""
+        return [self.peer_status(state) for state in self.peers.values()]
+
+    def peer_status(self, state: PeerState) -> PeerStatus:
+        """One peer with its counts of prefixes, which its session does not know."""
+        families = []
+        for family in state.config.families:
+            counts = self.rib.counts(state.config.name, family)
+            families.append((family, counts._replace(advertised=len(self.advertised(state, family)))))
+        told = sorted(state.announced.items())
+        return replace(
+            state.session.status(time.time()),
+            families=tuple(families),
+            not_announced=tuple((family, ours.reason) for family, ours in told if ours.address is None),
+            end_of_rib=tuple(sorted(self.rib.end_of_rib_received(state.config.name))),
+        )

@@ -1,0 +1,55 @@
+"""What a changed configuration file means for a running daemon (SIGHUP), as a value.
+
+Peers, limits, advertised prefixes, import rules and the softer FIB settings change at run time.  Who the
+speaker is and which kernel entries are its own do not: a change there is refused as a whole, with the keys
+named, and the daemon goes on with what it has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from bgpd.config import Config, FibConfig, PeerConfig
+from bgpd.errors import ConfigError
+from routes.path import PeerName
+
+_FIB_LIVE = frozenset({"multipath", "resolve_via_default", "onlink", "hold_time", "deferral_time"})
+"""`[fib]` keys that may change at run time; the others say which entries are ours and how they look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """What to do, beside taking the new configuration."""
+
+    removed: tuple[PeerName, ...]
+    added: tuple[PeerConfig, ...]
+    changed: tuple[PeerConfig, ...]
+
+
+def plan_reload(old: Config, new: Config) -> Reload:
+    """The difference between two configurations; ConfigError names the keys that need a restart."""
+    fixed = [f"speaker.{f.name}" for f in fields(old.speaker) if _differs(old.speaker, new.speaker, f.name)]
+    fixed += [
+        f"fib.{f.name}"
+        for f in fields(FibConfig)
+        if f.name not in _FIB_LIVE and _differs(old.fib, new.fib, f.name)
+    ]
+    fixed += [
+        key
+        for key, name in (("api.listen", "api_listen"), ("metrics.listen", "metrics_listen"))
+        if _differs(old, new, name)
+    ]
+    if fixed:
+        keys = ", ".join(fixed)
+        raise ConfigError(f"{new.path}: {keys}: can't change while the daemon runs; restart it instead")
+    before = {peer.name: peer for peer in old.peers}
+    after = {peer.name: peer for peer in new.peers}
+    return Reload(
+        removed=tuple(name for name in before if name not in after),
+        added=tuple(peer for name, peer in after.items() if name not in before),
+        changed=tuple(peer for name, peer in after.items() if name in before and peer != before[name]),
+    )
+
+
+def _differs(old: object, new: object, name: str) -> bool:
+    return bool(getattr(old, name) != getattr(new, name))
