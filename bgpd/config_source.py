@@ -22,11 +22,15 @@ class Content(NamedTuple):
 def read_regular(path: str | os.PathLike[str], limit: int) -> Content:
     """The content of a regular file of at most `limit` bytes; OSError, with its reason, for another."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:  # noqa: PTH123  it is open already, and checked through its descriptor
+    try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "is not a regular file")
-        data = file.read(limit + 1)
+        data = b""
+        while more := os.read(descriptor, limit + 1 - len(data)):
+            data += more
+    finally:
+        os.close(descriptor)
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"is larger than {limit} bytes")
     return Content(data, stat.S_IMODE(found.st_mode))

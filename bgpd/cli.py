@@ -1,0 +1,243 @@
+"""`podbgpd`: starts the agent, checks its file, builds the lab, removes what is left.
+
+Turns a command line into one call and an exit code, and an error into a sentence: 0 is success, 1 a failure
+at run time, 2 a mistake in the command line or the configuration.  What a command needs is imported when it
+runs, so that `podbgpd check` neither waits for gRPC nor needs it.  `podbgp`, the client, is api/cli.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Never
+
+import click
+
+from bgpd.config import Config, Problem
+from bgpd.config_file import load
+from bgpd.config_table import InvalidConfigError
+from bgpd.errors import ConfigError, PodbgpError
+from bgpd.version import version
+from routes.path import PeerKind
+from routes.prefix import format_router_id
+
+DEFAULT_CONFIG = "/etc/podbgp/agent.toml"
+
+FAILED = 1
+UNUSABLE = 2
+
+CAP_NET_ADMIN = 12
+"""Bit of a capability set (linux/capability.h)."""
+
+
+class _Commands(click.Group):
+    """Errors of ours end in their sentence and exit code instead of a traceback."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except InvalidConfigError as problem:
+            _report(problem.problems)
+            _fail(_count(len(problem.problems), "error"), UNUSABLE)
+        except ConfigError as problem:
+            _fail(str(problem), UNUSABLE)
+        except PodbgpError as problem:
+            _fail(str(problem), FAILED)
+
+
+config_option = click.option(
+    "--config",
+    "path",
+    metavar="FILE",
+    default=DEFAULT_CONFIG,
+    show_default=True,
+    type=click.Path(),
+    help="The configuration, in TOML.",
+)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version(), prog_name="podbgpd", message="%(prog)s %(version)s")
+def main() -> None:
+    """BGP for native pod routing: the daemon of a node."""
+
+
+@main.command()
+@config_option
+def agent(path: str) -> None:
+    """Run the node agent in the foreground.
+
+    SIGHUP reads the file again.  SIGTERM ends it and keeps the kernel's routes: `podbgp shutdown --flush`
+    is the way to leave for good.
+    """
+    config = load(path)
+    _need_net_admin("change the kernel's routes")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # gRPC's C core logs past Python, to standard error
+
+    from bgpd import log  # noqa: PLC0415  commands that do not log need no structlog
+
+    log.configure(config.log_level, config.log_format)
+    from bgpd.agent import run  # noqa: PLC0415  imports gRPC, pyroute2 and ExaBGP: 40 MB and half a second
+
+    sys.exit(run(config))
+
+
+@main.command()
+@click.argument("path", metavar="FILE", type=click.Path())
+@click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def check(path: str, output: str) -> None:
+    """Say whether FILE is a valid configuration, and otherwise all that is wrong with it.
+
+    Nothing is started and nothing changed.  Exit code 0: valid, 2: not.
+    """
+    try:
+        config = load(path)
+    except InvalidConfigError as problem:
+        if output == "text":
+            raise
+        _write_json({"valid": False, "errors": _plain(problem.problems), "warnings": []})
+        sys.exit(UNUSABLE)
+    if output == "json":
+        _write_json(
+            {"valid": True, "errors": [], "warnings": _plain(config.warnings), "summary": summary(config)}
+        )
+        return
+    _report(config.warnings, "warning: ")
+    click.echo(f"{path}: {summary(config)}")
+
+
+@main.command()
+@config_option
+def flush(path: str) -> None:
+    """Remove the kernel routes that an agent left behind.
+
+    Only routes with the protocol, table and metrics of `[fib]` are removed, and only while no agent runs:
+    a running one leaves with `podbgp shutdown --flush`.
+    """
+    config = load(path)
+    if agent_answers(config.api_listen):
+        raise PodbgpError(
+            f"an agent answers at {config.api_listen}; end it and its routes with: podbgp shutdown --flush"
+        )
+    _need_net_admin("remove the kernel's routes")
+    from bgpd.kernel.flush import flush as remove_entries  # noqa: PLC0415  imports pyroute2
+
+    removed = remove_entries(config.fib)
+    click.echo(
+        f"removed {_count(removed, 'route')} of protocol {config.fib.protocol}, table {config.fib.table}"
+    )
+
+
+@main.command()
+@click.option("--fabric", type=click.Choice(["mesh", "frr", "bird"]), default="mesh", show_default=True)
+@click.option("--nodes", type=int, metavar="N", help="How many nodes.")
+@click.option("--pods", type=int, metavar="N", help="How many pods on each node.")
+@click.option("--ipv4-only", is_flag=True, help="Without IPv6.")
+@click.option("--timeout", type=float, metavar="SECONDS", help="How long routes may take to arrive.")
+@click.option("--keep", is_flag=True, help="Leave the network up and print the commands to explore it.")
+@click.option(
+    "--remove",
+    is_flag=False,
+    flag_value="",
+    metavar="[NAME]",
+    help="Remove the lab of that name, or all that are kept or dead.",
+)
+def lab(
+    fabric: str,
+    nodes: int | None,
+    pods: int | None,
+    ipv4_only: bool,
+    timeout: float | None,
+    keep: bool,
+    remove: str | None,
+) -> None:
+    """Build a routed pod network in network namespaces and prove that it works.
+
+    mesh: the agents peer with each other.  frr, bird: with two top-of-rack routers.
+    """
+    from bgpd.lab.run import LabOptions, remove_labs, run_lab  # noqa: PLC0415  rich, and the whole lab
+
+    if remove is not None:
+        sys.exit(remove_labs(remove))
+    default = LabOptions()
+    options = LabOptions(
+        fabric=fabric,
+        nodes=default.nodes if nodes is None else nodes,
+        pods_per_node=default.pods_per_node if pods is None else pods,
+        keep=keep,
+        dual_stack=not ipv4_only,
+        timeout=default.timeout if timeout is None else timeout,
+    )
+    sys.exit(run_lab(options))
+
+
+def summary(config: Config) -> str:
+    """What a valid configuration amounts to, in a line."""
+    kinds = [peer.kind for peer in config.peers]
+    peers = (
+        f"{_count(len(kinds), 'peer')} ({kinds.count(PeerKind.IBGP)} iBGP, {kinds.count(PeerKind.EBGP)} eBGP)"
+    )
+    return (
+        f"valid: AS {config.speaker.asn}, router ID {format_router_id(config.speaker.router_id)}, {peers}, "
+        f"{_count(len(config.agent.advertise), 'prefix', 'prefixes')} to advertise, "
+        f"{_count(len(config.imports.allow), 'range')} allowed"
+    )
+
+
+def agent_answers(listen: str) -> bool:
+    """Whether something accepts connections where the API of this configuration is."""
+    is_path = listen.startswith("unix:")
+    if is_path:
+        client = socket.socket(socket.AF_UNIX)
+        address: str | tuple[str, int] = listen.removeprefix("unix:").removeprefix("//")
+    else:
+        host, _, port = listen.rpartition(":")
+        client = socket.socket(socket.AF_INET6 if host.startswith("[") else socket.AF_INET)
+        address = (host.strip("[]"), int(port))
+    with client:
+        client.settimeout(2.0)
+        try:
+            client.connect(address)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except TimeoutError:  # a full backlog: there is a listener
+            return True
+        except OSError as problem:
+            raise PodbgpError(f"can't tell whether an agent runs: {listen}: {problem.strerror}") from None
+    return True
+
+
+def _need_net_admin(purpose: str) -> None:
+    """Refuse early, with a sentence, what the kernel would refuse late with EPERM."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    effective = next(line for line in status.splitlines() if line.startswith("CapEff:"))
+    if not int(effective.split()[1], 16) >> CAP_NET_ADMIN & 1:
+        raise PodbgpError(
+            f"the capability CAP_NET_ADMIN is needed to {purpose}: run this as root, or with "
+            "AmbientCapabilities=CAP_NET_ADMIN CAP_NET_BIND_SERVICE (see deploy/systemd/podbgp-agent.service)"
+        )
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def _plain(problems: tuple[Problem, ...]) -> list[dict[str, str | int]]:
+    return [problem._asdict() for problem in problems]
+
+
+def _report(problems: tuple[Problem, ...], prefix: str = "") -> None:
+    for problem in problems:
+        click.echo(f"{prefix}{problem}", err=True)
+
+
+def _write_json(value: object) -> None:
+    click.echo(json.dumps(value, indent=2))
+
+
+def _fail(sentence: str, code: int) -> Never:
+    click.echo(f"podbgpd: {sentence}", err=True)
+    sys.exit(code)

@@ -1,0 +1,13 @@
+"""The version that is installed; pyproject.toml is where it is set."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+
+def version() -> str:
+    """Of the distribution `podbgp`."""
+    try:
+        return metadata.version("podbgp")
+    except metadata.PackageNotFoundError:  # run from a source tree that was never installed
+        return "0+source"
