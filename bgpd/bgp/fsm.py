@@ -54,7 +54,6 @@ from bgpd.bgp.notifications import (
     Cease,
     Code,
     OpenError,
-    cease,
     describe,
 )
 from bgpd.config import PeerConfig, SpeakerConfig

@@ -1,0 +1,250 @@
+"""One TCP connection on the event loop: bytes in, bytes out, each bounded.
+
+Raw non-blocking sockets and callbacks, no task and no stream object: a reflector has thousands of these.
+Input is read in slices whose size follows the time that their processing took, so that one peer's full
+table starves nobody.  Output is batched until the end of the loop's turn and then written in one call.
+
+Messages are whole in `send`, so a NOTIFICATION can replace everything that has not been started: the
+message of which a part is out is finished first.  A closing connection lingers a moment for the peer
+to read that NOTIFICATION, because closing on unread input would send a reset that may overtake it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from collections import deque
+from typing import Protocol
+
+from bgpd.bgp.tcp import SocketAddress
+
+READ_LARGEST = 1 << 18
+READ_LEAST = 1 << 12
+_READ_FIRST = 1 << 15
+_READ_BUDGET = 0.005
+"""Seconds that processing one slice of input should take."""
+_LINGER = 1.0
+_IOV = 64
+"""Buffers for each write call."""
+_HEADER = 19
+
+_buffer = bytearray(READ_LARGEST)
+_view = memoryview(_buffer)
+
+
+class TransportOwner(Protocol):
+    """Who is told what happens; after `close` nothing is told any more."""
+
+    def transport_connected(self, transport: Transport) -> None: ...
+    def transport_received(self, transport: Transport, data: bytes) -> None: ...
+    def transport_lost(self, transport: Transport, text: str) -> None: ...
+    def transport_wrote(self, transport: Transport, size: int) -> None:
+        """Bytes left for the kernel, or (size 0) `transport.blocked` has changed."""
+
+    def transport_closed(self, transport: Transport) -> None:
+        """After `close`: the socket is gone, and lingers no more."""
+
+
+class Transport:
+    """One connection, from `connect` or `adopt` until `close`."""
+
+    def __init__(self, sock: socket.socket, owner: TransportOwner, loop: asyncio.AbstractEventLoop) -> None:
+        self.socket = sock
+        self._fd = sock.fileno()
+        self._owner = owner
+        self._loop = loop
+        self._slice = _READ_FIRST
+        self._output: deque[bytes] = deque()
+        self._started = 0
+        """Bytes of the first buffer that are out."""
+        self.pending = 0
+        """Bytes that wait for the kernel."""
+        self.blocked = False
+        self._flushing = False
+        self._closing = False
+        self._shut = False
+        self._linger: asyncio.TimerHandle | None = None
+
+    # -- opening ----------------------------------------------------------------------------------
+
+    def connect(self, address: SocketAddress) -> str:
+        """Begin; the owner hears the outcome.  A sentence if it failed at once, else empty."""
+        error = self.socket.connect_ex(address)
+        if error not in (0, errno.EINPROGRESS):
+            return os.strerror(error)
+        self._loop.add_writer(self._fd, self._on_connected)
+        return ""
+
+    def adopt(self) -> None:
+        """Read from a connection that is open."""
+        self._loop.add_reader(self._fd, self.read_ready)
+
+    def _on_connected(self) -> None:
+        self._loop.remove_writer(self._fd)
+        error = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            self._owner.transport_lost(self, os.strerror(error))
+            return
+        self.adopt()
+        self._owner.transport_connected(self)
+
+    # -- input ------------------------------------------------------------------------------------
+
+    def read_ready(self) -> None:
+        """Take one slice of what has arrived, if any."""
+        if self._closing:
+            return
+        try:
+            size = self.socket.recv_into(_view, self._slice)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._owner.transport_lost(self, f"connection lost: {error.strerror or error}")
+            return
+        if not size:
+            self._owner.transport_lost(self, "the peer closed the connection")
+            return
+        began = self._loop.time()
+        self._owner.transport_received(self, bytes(_view[:size]))
+        took = self._loop.time() - began
+        if took > 2 * _READ_BUDGET:
+            self._slice = max(READ_LEAST, min(size, self._slice) // 2)
+        elif took < _READ_BUDGET / 2 and size == self._slice:
+            self._slice = min(READ_LARGEST, self._slice * 2)
+
+    # -- output -----------------------------------------------------------------------------------
+
+    def send(self, data: bytes) -> None:
+        """Queue whole messages; they leave at the end of this turn of the loop."""
+        if self._closing or not data:
+            return
+        self._output.append(data)
+        self.pending += len(data)
+        if not self._flushing and not self.blocked:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if self.socket.fileno() == -1:
+            return
+        while self._output:
+            size = self._write_some()
+            if size is None:
+                return
+            if not size:
+                break
+        blocked = bool(self._output)
+        if blocked != self.blocked:
+            self.blocked = blocked
+            if blocked:
+                self._loop.add_writer(self._fd, self._flush)
+            else:
+                self._loop.remove_writer(self._fd)
+            self._tell(0)
+        if self._closing and not blocked:
+            self._shut_down()
+
+    def _write_some(self) -> int | None:
+        """One write call: bytes taken, 0 when the kernel takes none, None when the connection is lost."""
+        head = self._output[0]
+        buffers = [memoryview(head)[self._started :] if self._started else head]
+        buffers += [self._output[i] for i in range(1, min(len(self._output), _IOV))]
+        try:
+            size = self.socket.sendmsg(buffers)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError as error:
+            self._lost_output(error.strerror or str(error))
+            return None
+        self.pending -= size
+        left = self._started + size
+        while self._output and left >= len(self._output[0]):
+            left -= len(self._output.popleft())
+        self._started = left
+        self._tell(size)
+        return size
+
+    def _tell(self, size: int) -> None:
+        if not self._closing:
+            self._owner.transport_wrote(self, size)
+
+    def _lost_output(self, text: str) -> None:
+        if self._closing:
+            self._destroy()
+            return
+        # What the peer said last, a NOTIFICATION perhaps, is still to be read: input reports the loss.
+        self._output.clear()
+        self.pending = self._started = 0
+        if self.blocked:
+            self.blocked = False
+            self._loop.remove_writer(self._fd)
+        self._loop.call_soon(self._lost_unless_closed, f"connection lost: {text}")
+
+    def _lost_unless_closed(self, text: str) -> None:
+        self.read_ready()
+        if not self._closing:
+            self._owner.transport_lost(self, text)
+
+    # -- closing ----------------------------------------------------------------------------------
+
+    def close(self, last: bytes = b"") -> None:
+        """Send `last` in place of what has not been started, and close; with nothing to say, at once."""
+        if self._closing:
+            return
+        self._closing = True
+        self._loop.remove_reader(self._fd)
+        if not last:
+            self._destroy()
+            return
+        self._keep_started_message()
+        self._output.append(last)
+        self._linger = self._loop.call_later(_LINGER, self._destroy)
+        self._flush()
+
+    def _keep_started_message(self) -> None:
+        """Drop the output but the rest of a message of which the peer has a part."""
+        head = self._output[0] if self._output else b""
+        started, self._started = self._started, 0
+        self._output.clear()
+        end = 0
+        while end < started and end + _HEADER <= len(head):
+            end += max(_HEADER, int.from_bytes(head[end + 16 : end + 18], "big"))
+        if started < end:
+            self._output.append(head[started:end])
+
+    def _shut_down(self) -> None:
+        """All is out: tell the peer, and wait for it to close."""
+        if self._shut:
+            return
+        self._shut = True
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._destroy()
+            return
+        self._loop.add_reader(self._fd, self._discard)
+        self._discard()
+
+    def _discard(self) -> None:
+        try:
+            if not self.socket.recv_into(_view):
+                self._destroy()
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self._destroy()
+
+    def _destroy(self) -> None:
+        if self.socket.fileno() == -1:
+            return
+        if self._linger is not None:
+            self._linger.cancel()
+        self._loop.remove_reader(self._fd)
+        self._loop.remove_writer(self._fd)
+        self.socket.close()
+        self._output.clear()
+        self.pending = 0
+        self._owner.transport_closed(self)
