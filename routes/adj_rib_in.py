@@ -139,8 +139,8 @@ class AdjRibIn:
         """Paths with an ADD-PATH identifier."""
         self.ids: dict[Prefix, dict[int, None]] = {}
         """The identifiers of each prefix in `added`."""
-        self.dropped: dict[tuple[Prefix, int], Path] = {}
-        """Some of the paths that are over the limit: shown, and never a candidate."""
+        self.dropped: dict[Prefix, Path] = {}
+        """Some of the paths that are over the limit, one a prefix: shown, and never a candidate."""
         self.alone: tuple[AdjRibIn] = (self,)
         self._level = LimitKind.CLEARED
 
@@ -160,8 +160,7 @@ class AdjRibIn:
     def put(self, received: Path, accepted: Path | None) -> None:
         """Store a path in place of the earlier one with its prefix and identifier."""
         nlri, path_id = received.nlri, received.path_id
-        if self.dropped:
-            self.dropped.pop((nlri, path_id), None)
+        self._forget_dropped(nlri, path_id)
         if path_id:
             self.added.put((nlri, path_id), received, accepted)
             self.ids.setdefault(nlri, {})[path_id] = None
@@ -177,8 +176,7 @@ class AdjRibIn:
 
     def remove(self, nlri: Prefix, path_id: int) -> bool:
         """Forget a path; whether it was known."""
-        if self.dropped:
-            self.dropped.pop((nlri, path_id), None)
+        self._forget_dropped(nlri, path_id)
         if not path_id:
             return self.plain.remove(nlri)
         ids = self.ids.get(nlri)
@@ -192,7 +190,12 @@ class AdjRibIn:
     def drop(self, path: Path) -> None:
         """Remember a path that is over the limit, as long as there is room."""
         if len(self.dropped) < MAX_DROPPED_SHOWN:
-            self.dropped[path.nlri, path.path_id] = path
+            self.dropped[path.nlri] = path
+
+    def _forget_dropped(self, nlri: Prefix, path_id: int) -> None:
+        dropped = self.dropped.get(nlri)
+        if dropped is not None and dropped.path_id == path_id:
+            del self.dropped[nlri]
 
     def has_room(self, nlri: Prefix, path_id: int) -> bool:
         """Whether one more path, or this one's replacement, stays within the limit."""
@@ -214,6 +217,10 @@ class AdjRibIn:
             found += [self.added.get((nlri, path_id)) for path_id in self.ids.get(nlri, ())]
         return [each for each in found if each is not None]
 
+    def knows(self, nlri: Prefix) -> bool:
+        """Whether the peer announces the prefix, accepted or not."""
+        return nlri in self.plain or nlri in self.ids or nlri in self.dropped
+
     def known(self) -> list[tuple[Prefix, int]]:
         """All prefixes and identifiers at this moment."""
         return [(nlri, 0) for nlri in self.plain] + list(self.added)
@@ -229,6 +236,14 @@ class AdjRibIn:
 
     def accepted_paths(self) -> Iterator[Path]:
         return chain(self.plain.accepted.values(), self.added.accepted.values())
+
+    def set_limits(self, limits: MaxPrefixes | None) -> LimitEvent | None:
+        """Set another limit; an event when what was dropped may come now."""
+        before, self.limits = self.limits, limits
+        if limits is None and before is not None and self._level is LimitKind.EXCEEDED:
+            self._level = LimitKind.CLEARED
+            return LimitEvent(self.peer, self.family, self._level, len(self), before)
+        return self.crossed()
 
     def crossed(self, *, refused: bool = False) -> LimitEvent | None:
         """The line that the number of paths crossed since the last call, if any.

@@ -127,8 +127,7 @@ class Rib:
         self.policy = policy.with_own_prefixes(self._originated)
         for peer in self._peers.values():
             for table in peer.tables.values():
-                table.limits = policy.options(table.peer).max_prefixes
-                self._check_limit(table)
+                self._note_limit(table.set_limits(policy.options(table.peer).max_prefixes))
         self._judge_again(lambda _: True)
 
     def set_resolver(self, cost: Cost, why: Callable[[Path], str] | None = None) -> None:
@@ -170,14 +169,13 @@ class Rib:
         peer.source, peer.admit, peer.up = source, admit, True
         peer.end_of_rib.clear()
         limits = self.policy.options(source.peer).max_prefixes
-        negotiated = {_SIZE[family]: family for family in families}
-        for size, table in list(peer.tables.items()):
-            if size not in negotiated or table.family not in forwarding:
-                self._sweep(table)
-                del peer.tables[size]
-        for size, family in negotiated.items():
-            if size not in peer.tables:
-                peer.tables[size] = AdjRibIn(source.peer, family, limits)
+        before, peer.tables = peer.tables, {}
+        for family in families:
+            size = _SIZE[family]
+            kept = before.pop(size, None) if family in forwarding else None
+            peer.tables[size] = AdjRibIn(source.peer, family, limits) if kept is None else kept
+        for table in before.values():
+            self._sweep(table)
 
     def session_down(self, name: PeerName, graceful: Collection[Family] = ()) -> None:
         """A session is lost; the paths of the `graceful` families stay as stale, all others go.
@@ -191,6 +189,7 @@ class Rib:
         peer.up = False
         for table in peer.tables.values():
             self._sweep(table)
+            table.dropped.clear()
             table.mark_stale()
             if table.family not in graceful:
                 self._sweep(table)
@@ -271,7 +270,8 @@ class Rib:
             return  # a family that was not negotiated: the codec's to refuse, and nothing to store it in
         admitted = peer.admit(attributes)
         plain, limits = table.plain, table.limits
-        if path_id or admitted is not attributes or (limits and len(table) + len(announced) >= limits.limit):
+        near = limits and (table.dropped or len(table) + len(announced) > limits.limit)
+        if path_id or admitted is not attributes or near:
             self._store(peer, table, path_id, attributes, admitted, announced)
             return
         admits, source = self.policy.admits[size], peer.source
@@ -353,12 +353,12 @@ class Rib:
 
     def _drop(self, table: AdjRibIn, path: Path) -> None:
         table.drop(path)
-        event = table.crossed(refused=True)
-        if event is not None:
-            self._limit_events.append(event)
+        self._note_limit(table.crossed(refused=True))
 
     def _check_limit(self, table: AdjRibIn) -> None:
-        event = table.crossed()
+        self._note_limit(table.crossed())
+
+    def _note_limit(self, event: LimitEvent | None) -> None:
         if event is not None:
             self._limit_events.append(event)
 
@@ -430,12 +430,12 @@ class Rib:
                 if table is not None:
                     yield table
 
-    def counts(self, name: PeerName) -> tuple[tuple[Family, FamilyCounts], ...]:
-        """Paths of a peer in each family; `advertised` is for the export side to fill in."""
-        return tuple(
-            (table.family, FamilyCounts(len(table), table.accepted, 0, table.stale))
-            for table in self.tables(name)
-        )
+    def counts(self, name: PeerName, family: Family) -> FamilyCounts:
+        """Paths of a peer in one family; `advertised` is for the export side to fill in."""
+        table = self.table(name, family)
+        if table is None:
+            return FamilyCounts(0, 0, 0, 0)
+        return FamilyCounts(len(table), table.accepted, 0, table.stale)
 
     def decision(self, nlri: Prefix) -> Decision:
         """The decision on a prefix with its reasons, made again now."""
