@@ -6,7 +6,7 @@ turns what gRPC raises into `ClientError`s with a sentence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import NamedTuple, Self, TypeVar
@@ -131,8 +131,8 @@ class Client:
         )
         return self._stream(lambda: self._routes.ListRoutes(request))
 
-    def watch_routes(self, query: RouteQuery) -> Iterator[RoutesChanged]:
-        """The snapshot, its end, and then changes for as long as the daemon runs."""
+    def watch_routes(self, query: RouteQuery) -> Generator[RoutesChanged, None, None]:
+        """The snapshot, its end, and then changes until the daemon ends, or the iterator is closed."""
         request = route_pb2.WatchRoutesRequest(filter=query_to_message(query))
         for response in self._stream(lambda: self._routes.WatchRoutes(request)):
             yield RoutesChanged(tuple(map(change_from_message, response.changes)), response.end_of_snapshot)
@@ -149,8 +149,8 @@ class Client:
         stream = self._stream(lambda: self._peers.ListPeers(request))
         return [peer_from_message(peer) for response in stream for peer in response.peers]
 
-    def watch_peers(self, name: str = "") -> Iterator[PeersChanged]:
-        """The snapshot, its end, and then changes for as long as the daemon runs."""
+    def watch_peers(self, name: str = "") -> Generator[PeersChanged, None, None]:
+        """The snapshot, its end, and then changes until the daemon ends, or the iterator is closed."""
         request = peer_pb2.WatchPeersRequest(name=name)
         for response in self._stream(lambda: self._peers.WatchPeers(request)):
             yield PeersChanged(

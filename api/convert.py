@@ -343,5 +343,5 @@ def query_to_message(value: RouteQuery) -> route_pb.RouteFilter:
         peer=value.peer or "",
         family=pb.FAMILY_UNSPECIFIED if value.family is None else FAMILY_TO[value.family],
         prefix="" if value.prefix is None else prefix_to_text(value.prefix),
-        match=MATCH_TO[value.match],
+        match=route_pb.MATCH_UNSPECIFIED if value.prefix is None else MATCH_TO[value.match],
     )
