@@ -1,0 +1,369 @@
+"""Random lives of several peers, against a model that keeps everything naively and judges from scratch."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from routes.decision import decide
+from routes.loc_rib import Change
+from routes.path import (
+    EMPTY_AS_PATH,
+    GRACEFUL_SHUTDOWN,
+    AsPath,
+    AsSegment,
+    Origin,
+    Path,
+    PathAttributes,
+    PeerKind,
+    PeerName,
+    SegmentKind,
+    Source,
+)
+from routes.policy import AllowEntry, ImportPolicy, MaxPrefixes, PeerImport, compile_attributes
+from routes.prefix import Address, Family, Prefix, parse_address
+from routes.rib import Rib
+
+OWN_ASN = 65000
+ROUTER_ID = 99
+
+PREFIXES = [
+    Prefix.parse(text)
+    for text in (
+        "0.0.0.0/0",
+        "10.244.0.0/16",
+        "10.244.1.0/24",
+        "10.244.1.7/32",
+        "10.244.2.0/24",
+        "10.244.3.0/24",
+        "10.9.0.0/16",
+        "127.1.0.0/16",
+        "::/0",
+        "fd00:10:244::/48",
+        "fd00:10:244:2::/64",
+        "fe80::/64",
+    )
+]
+OWN = [(), (Prefix.parse("10.244.1.0/24"),), (Prefix.parse("10.244.1.7/32"), PREFIXES[10])]
+ALLOW = [
+    (),
+    (AllowEntry(Prefix.parse("10.244.0.0/16"), 16, 32),),
+    (
+        AllowEntry(Prefix.parse("10.244.0.0/16"), 24, 24),
+        AllowEntry(Prefix.parse("fd00:10:244::/48"), 48, 128),
+    ),
+    (
+        AllowEntry(PREFIXES[0], 0, 32),
+        AllowEntry(Prefix.parse("0.0.0.0/1"), 1, 32),
+        AllowEntry(PREFIXES[8], 0, 0),
+    ),
+]
+SOURCES = [
+    Source(PeerName("192.0.2.1"), PeerKind.IBGP, OWN_ASN, 1, parse_address("192.0.2.1")),
+    Source(PeerName("192.0.2.2"), PeerKind.IBGP, OWN_ASN, 2, parse_address("192.0.2.2")),
+    Source(PeerName("192.0.2.3"), PeerKind.EBGP, 64513, 3, parse_address("192.0.2.3")),
+]
+NEXT_HOPS = [parse_address(text) for text in ("192.0.2.1", "192.0.2.2", "192.0.2.9", "127.0.0.1", "fd00::1")]
+
+attribute_values = st.builds(
+    PathAttributes,
+    origin=st.sampled_from(Origin),
+    as_path=st.sampled_from(
+        [
+            EMPTY_AS_PATH,
+            AsPath.of((AsSegment(SegmentKind.SEQUENCE, (64513,)),)),
+            AsPath.of((AsSegment(SegmentKind.SEQUENCE, (64513, OWN_ASN)),)),
+            AsPath.of(
+                (AsSegment(SegmentKind.SEQUENCE, (64513, 7)), AsSegment(SegmentKind.SET, (8, OWN_ASN)))
+            ),
+        ]
+    ),
+    next_hop=st.sampled_from(NEXT_HOPS),
+    med=st.sampled_from([None, 0, 5]),
+    local_pref=st.sampled_from([None, 100, 200]),
+    communities=st.sampled_from([(), (1,), (GRACEFUL_SHUTDOWN,)]),
+    originator_id=st.sampled_from([None, None, 50, ROUTER_ID]),
+    cluster_list=st.sampled_from([(), (5,), (5, 77)]),
+)
+policies = st.builds(
+    lambda allow, allowas_in, first_as, cluster_id: ImportPolicy(
+        asn=OWN_ASN,
+        router_id=ROUTER_ID,
+        allow=allow,
+        own_addresses=[NEXT_HOPS[1]],
+        cluster_id=cluster_id,
+        peers={SOURCES[2].peer: PeerImport(allowas_in=allowas_in, enforce_first_as=first_as)},
+    ),
+    st.sampled_from(ALLOW),
+    st.integers(0, 1),
+    st.booleans(),
+    st.sampled_from([None, 77]),
+)
+
+
+class Update(NamedTuple):
+    attributes: PathAttributes | None
+    announced: tuple[Prefix, ...]
+    withdrawn: tuple[Prefix, ...]
+    path_id: int
+
+
+def of_one_family(prefixes: list[Prefix]) -> tuple[Prefix, ...]:
+    return tuple(each for each in prefixes if each.family is prefixes[0].family)
+
+
+some_prefixes = st.lists(st.sampled_from(PREFIXES), min_size=1, max_size=4).map(of_one_family)
+path_ids = st.sampled_from([0, 0, 0, 1, 2])
+families = st.frozensets(st.sampled_from(Family))
+peers = st.integers(0, len(SOURCES) - 1)
+
+steps = st.one_of(
+    st.tuples(st.just("announce"), peers, attribute_values, some_prefixes, path_ids),
+    st.tuples(st.just("announce"), peers, attribute_values, some_prefixes, path_ids),
+    st.tuples(st.just("withdraw"), peers, some_prefixes, path_ids),
+    st.tuples(st.just("down"), peers, families),
+    st.tuples(st.just("up"), peers, families),
+    st.tuples(st.just("sweep"), peers, st.sampled_from(Family)),
+    st.tuples(st.just("mark"), peers, st.sampled_from(Family)),
+    st.tuples(st.just("forget"), peers),
+    st.tuples(st.just("policy"), policies),
+    st.tuples(st.just("originate"), st.sampled_from(OWN)),
+    st.tuples(st.just("unresolved"), st.frozensets(st.sampled_from(NEXT_HOPS))),
+    st.tuples(st.just("take")),
+)
+
+Key = tuple[PeerName, Prefix, int]
+
+
+class Model:
+    """Adj-RIB-In as a flat dictionary; everything else is computed from it whenever it is asked for."""
+
+    def __init__(self, policy: ImportPolicy) -> None:
+        self.policy = policy
+        self.received: dict[Key, Path] = {}
+        self.stale: set[Key] = set()
+        self.up: set[PeerName] = set()
+        self.own: tuple[Prefix, ...] = ()
+        self.unresolved: frozenset[Address] = frozenset()
+
+    def remove(self, keys: set[Key]) -> None:
+        self.stale -= keys
+        for key in keys:
+            self.received.pop(key, None)
+
+    def of_peer(self, peer: PeerName, family: Family | None = None) -> set[Key]:
+        return {
+            key for key in self.received if key[0] == peer and (family is None or key[1].family is family)
+        }
+
+    def cost(self, path: Path) -> int | None:
+        return None if path.attributes.next_hop in self.unresolved else 0
+
+    def candidates(self, nlri: Prefix) -> list[Path]:
+        policy = self.policy.with_own_prefixes(self.own)
+        found = []
+        for (_, prefix, _), path in self.received.items():
+            verdict = policy.judge(path.source, path.attributes, prefix)
+            if prefix == nlri and verdict.accepted:
+                found.append(path._replace(attributes=verdict.attributes))
+        return found
+
+    def selected(self, multipath: int) -> dict[Prefix, tuple[Path, ...]]:
+        table = {}
+        for nlri in PREFIXES:
+            if nlri not in self.own:
+                chosen = decide(self.candidates(nlri), self.cost, multipath).selected
+                if chosen:
+                    table[nlri] = chosen
+        return table
+
+
+class Life:
+    """Applies each step to the RIB and to the model."""
+
+    def __init__(self, multipath: int) -> None:
+        policy = ImportPolicy(asn=OWN_ASN, router_id=ROUTER_ID, allow=ALLOW[2])
+        self.rib = Rib(policy, multipath)
+        self.model = Model(policy)
+        self.rib.set_resolver(self.model.cost)
+        self.told: dict[Prefix, tuple[Path, ...]] = {}
+
+    def announce(
+        self, peer: int, attributes: PathAttributes, prefixes: tuple[Prefix, ...], path_id: int
+    ) -> None:
+        source = SOURCES[peer]
+        if source.peer in self.model.up:
+            self.rib.updates(source, [Update(attributes, prefixes, (), path_id)])
+            for nlri in prefixes:
+                key = (source.peer, nlri, path_id)
+                self.model.received[key] = Path(nlri, attributes, source, path_id)
+                self.model.stale.discard(key)
+
+    def withdraw(self, peer: int, prefixes: tuple[Prefix, ...], path_id: int) -> None:
+        source = SOURCES[peer]
+        if source.peer in self.model.up:
+            self.rib.update(source, path_id, None, (), prefixes)
+            self.model.remove({(source.peer, nlri, path_id) for nlri in prefixes})
+
+    def down(self, peer: int, kept: frozenset[Family]) -> None:
+        name = SOURCES[peer].peer
+        self.rib.session_down(name, kept)
+        if name in self.model.up:
+            self.model.up.discard(name)
+            self.model.remove({key for key in self.model.stale if key[0] == name})
+            self.model.remove({key for key in self.model.of_peer(name) if key[1].family not in kept})
+            self.model.stale |= self.model.of_peer(name)
+
+    def up(self, peer: int, forwarding: frozenset[Family]) -> None:
+        name = SOURCES[peer].peer
+        if name in self.model.up:
+            self.down(peer, frozenset())
+        self.rib.session_up(SOURCES[peer], Family, forwarding)
+        self.model.up.add(name)
+        self.model.remove({key for key in self.model.of_peer(name) if key[1].family not in forwarding})
+
+    def sweep(self, peer: int, family: Family) -> None:
+        name = SOURCES[peer].peer
+        stale = self.model.stale & self.model.of_peer(name, family)
+        assert self.rib.sweep_stale(name, family) == len(stale)
+        self.model.remove(stale)
+
+    def mark(self, peer: int, family: Family) -> None:
+        self.rib.mark_stale(SOURCES[peer].peer, family)
+        self.model.stale |= self.model.of_peer(SOURCES[peer].peer, family)
+
+    def forget(self, peer: int) -> None:
+        name = SOURCES[peer].peer
+        self.rib.forget(name)
+        self.model.up.discard(name)
+        self.model.remove(self.model.of_peer(name))
+
+    def policy(self, policy: ImportPolicy) -> None:
+        self.rib.set_policy(policy)
+        self.model.policy = policy
+
+    def originate(self, own: tuple[Prefix, ...]) -> None:
+        self.rib.originate(own)
+        self.model.own = own
+
+    def unresolved(self, next_hops: frozenset[Address]) -> None:
+        changed = self.model.unresolved ^ next_hops
+        self.model.unresolved = next_hops
+        self.rib.next_hops_changed(changed)
+
+    def take(self) -> None:
+        for change in self.rib.take_changes():
+            assert type(change) is Change
+            assert self.told.pop(change.nlri, ()) == change.before
+            if change.after:
+                self.told[change.nlri] = change.after
+        self.check()
+
+    def check(self) -> None:
+        model, rib = self.model, self.rib
+        learned = {nlri: paths for nlri, paths in self.told.items() if nlri not in model.own}
+        assert learned == model.selected(rib.loc_rib(Family.IPV4).multipath)
+        for nlri in model.own:
+            assert [path.source.kind for path in self.told[nlri]] == [PeerKind.LOCAL]
+        for family in Family:
+            selected = {nlri: paths for nlri, paths in self.told.items() if nlri.family is family}
+            assert rib.loc_rib(family).selected == selected
+        policy = model.policy.with_own_prefixes(model.own)
+        for source in SOURCES:
+            for family in Family:
+                keys = model.of_peer(source.peer, family)
+                accepted = sum(
+                    policy.judge(source, model.received[key].attributes, key[1]).accepted for key in keys
+                )
+                counts = rib.counts(source.peer, family)
+                assert (counts.received, counts.accepted) == (len(keys), accepted)
+                assert counts.stale == len(keys & model.stale)
+                table = rib.table(source.peer, family)
+                if table is not None:
+                    stored = {(source.peer, *key): table.received(key[0]) for key in table.known()}
+                    assert stored.keys() == keys
+                    for key, found in stored.items():
+                        assert model.received[key] in [each.path for each in found]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from([1, 2, 16]), st.lists(steps, max_size=40))
+def test_any_sequence_equals_the_naive_model(multipath: int, sequence: list[tuple[object, ...]]) -> None:
+    life = Life(multipath)
+    for peer in range(len(SOURCES)):
+        life.up(peer, frozenset())
+    for name, *arguments in sequence:
+        getattr(life, str(name))(*arguments)
+    life.take()
+
+
+@given(policies, attribute_values, st.sampled_from(PREFIXES), st.sampled_from(SOURCES), st.sampled_from(OWN))
+def test_the_two_halves_of_import_equal_the_whole(
+    policy: ImportPolicy,
+    attributes: PathAttributes,
+    nlri: Prefix,
+    source: Source,
+    own: tuple[Prefix, ...],
+) -> None:
+    policy = policy.with_own_prefixes(own)
+    verdict = policy.judge(source, attributes, nlri)
+    admitted = compile_attributes(policy, source)(attributes)
+    assert verdict.accepted == (policy.admits[len(nlri.address)](nlri) and admitted is not None)
+    if verdict.accepted:
+        assert verdict.attributes == admitted
+        assert (admitted is attributes) == (admitted == attributes)
+    assert verdict.rule
+    assert verdict.text
+
+
+def any_prefix(size: int) -> st.SearchStrategy[Prefix]:
+    def cut(value: int, length: int) -> Prefix:
+        host = size * 8 - length
+        return Prefix(Address((value >> host << host).to_bytes(size, "big")), length)
+
+    return st.builds(cut, st.integers(0, 2 ** (size * 8) - 1), st.integers(0, size * 8))
+
+
+@given(st.data(), st.sampled_from([4, 16]))
+def test_compiled_prefix_rules_equal_the_plain_ones(data: st.DataObject, size: int) -> None:
+    prefixes = any_prefix(size)
+    entries = st.builds(AllowEntry, prefixes, st.integers(0, size * 8), st.integers(0, size * 8))
+    policy = ImportPolicy(
+        asn=OWN_ASN,
+        router_id=ROUTER_ID,
+        allow=data.draw(st.lists(entries, max_size=4)),
+        own_prefixes=data.draw(st.lists(prefixes, max_size=4)),
+    )
+    near = [each for entry in policy.allow for each in entry.prefix.covering()] + list(policy.own_prefixes)
+    nlri = data.draw(st.one_of(prefixes, st.sampled_from(near)) if near else prefixes)
+    attributes = PathAttributes(Origin.IGP, EMPTY_AS_PATH, NEXT_HOPS[0])
+    assert policy.admits[size](nlri) == policy.judge(SOURCES[0], attributes, nlri).accepted
+
+
+@given(
+    st.integers(1, 5),
+    st.lists(st.tuples(st.booleans(), st.integers(0, 9), st.sampled_from([0, 1])), max_size=60),
+)
+def test_a_dropping_limit_is_never_exceeded(limit: int, sequence: list[tuple[bool, int, int]]) -> None:
+    source = SOURCES[0]
+    options = PeerImport(max_prefixes=MaxPrefixes(limit, action="drop"))
+    policy = ImportPolicy(asn=OWN_ASN, router_id=ROUTER_ID, allow=ALLOW[1], peers={source.peer: options})
+    rib = Rib(policy)
+    rib.session_up(source, [Family.IPV4])
+    stored: set[tuple[Prefix, int]] = set()
+    attributes = PathAttributes(Origin.IGP, EMPTY_AS_PATH, NEXT_HOPS[0])
+    for announced, number, path_id in sequence:
+        nlri = Prefix(Address(bytes((10, 244, number, 0))), 24)
+        if announced:
+            rib.update(source, path_id, attributes, (nlri,), ())
+            if len(stored) < limit:
+                stored.add((nlri, path_id))
+        else:
+            rib.update(source, path_id, None, (), (nlri,))
+            stored.discard((nlri, path_id))
+        table = rib.table(source.peer, Family.IPV4)
+        assert table is not None
+        assert set(table.known()) == stored
+        assert not any((path.nlri, path.path_id) in stored for path in table.dropped.values())
