@@ -16,6 +16,7 @@ from typing import Never
 
 import click
 
+from api.listen import parse_api_address
 from bgpd.config import Config, Problem
 from bgpd.config_file import load
 from bgpd.config_table import InvalidConfigError
@@ -123,12 +124,17 @@ def flush(path: str) -> None:
             f"an agent answers at {config.api_listen}; end it and its routes with: podbgp shutdown --flush"
         )
     _need_net_admin("remove the kernel's routes")
-    from bgpd.kernel.flush import flush as remove_entries  # noqa: PLC0415  imports pyroute2
+    from bgpd.kernel.netlink import Kernel  # noqa: PLC0415  imports pyroute2
 
-    removed = remove_entries(config.fib)
+    fib = config.fib
+    with Kernel(fib.table, fib.protocol, (fib.metric, fib.unreachable_metric)) as kernel:
+        flushed = kernel.flush()
     click.echo(
-        f"removed {_count(removed, 'route')} of protocol {config.fib.protocol}, table {config.fib.table}"
+        f"removed {_count(flushed.removed, 'route')} of protocol {fib.protocol} from table {fib.table}"
     )
+    if flushed.left:
+        reasons = "; ".join(flushed.errors)
+        raise PodbgpError(f"{_count(flushed.left, 'route')} could not be removed: {reasons}")
 
 
 @main.command()
@@ -189,18 +195,13 @@ def summary(config: Config) -> str:
 
 def agent_answers(listen: str) -> bool:
     """Whether something accepts connections where the API of this configuration is."""
-    is_path = listen.startswith("unix:")
-    if is_path:
-        client = socket.socket(socket.AF_UNIX)
-        address: str | tuple[str, int] = listen.removeprefix("unix:").removeprefix("//")
-    else:
-        host, _, port = listen.rpartition(":")
-        client = socket.socket(socket.AF_INET6 if host.startswith("[") else socket.AF_INET)
-        address = (host.strip("[]"), int(port))
+    where = parse_api_address(listen)
+    family = socket.AF_UNIX if where.path else socket.AF_INET6 if ":" in where.host else socket.AF_INET
+    client = socket.socket(family, socket.SOCK_STREAM)
     with client:
         client.settimeout(2.0)
         try:
-            client.connect(address)
+            client.connect(where.path or (where.host, where.port))
         except (FileNotFoundError, ConnectionRefusedError):
             return False
         except TimeoutError:  # a full backlog: there is a listener

@@ -11,12 +11,12 @@ touches nothing else of the host: no interface, address or route is looked at.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import tomllib
 from dataclasses import replace
 from pathlib import Path
 
+from api.listen import parse_api_address
 from bgpd import config_values as values
 from bgpd.config import (
     AgentConfig,
@@ -207,14 +207,9 @@ def _bound(key: str, value: object, low: int, high: int) -> int:
 
 def _api_listen(table: Table, default: str) -> str:
     listen = table.optional("listen", values.api_listen, default)
-    if not listen.startswith("unix:") and table.sound("listen"):
-        host = values.endpoint(listen).address
-        who = (
-            "every user of this host"
-            if ipaddress.ip_address(host).is_loopback
-            else "every host that reaches it"
-        )
+    if table.sound("listen") and not parse_api_address(listen).path:
         table.doubtful(
-            "listen", f"has no access control: {who} may shut the agent down; prefer a Unix socket"
+            "listen",
+            "has no access control: whoever reaches it reads all; and podbgp shutdown needs a Unix socket",
         )
     return listen

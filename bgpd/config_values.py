@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
+from api.listen import VALID, parse_api_address
 from bgpd.config import Endpoint
 from routes.prefix import Address, Family, Prefix, is_link_local, parse_router_id
 
@@ -25,9 +26,6 @@ class UnfitError(ValueError):
 
 
 AS_TRANS = 23456
-MAX_UNIX_PATH = 107
-"""Bytes of `sun_path` (unix(7)), without the final zero."""
-
 _MAPPED = Prefix.parse("::ffff:0:0/96")
 _ZONE = re.compile(r"[^\s/:%]{1,15}")
 
@@ -216,19 +214,12 @@ def _endpoint_example(written: str) -> str:
 
 
 def api_listen(value: object) -> str:
-    """A Unix socket's absolute path, or an address and port."""
+    """A Unix socket's absolute path, or an address and port; in the usual spelling."""
     written = text(value)
-    if not written.startswith("unix:"):
-        try:
-            endpoint(written)
-        except UnfitError as problem:
-            raise UnfitError(f'{problem}; or a Unix socket, as in "unix:///run/podbgp/api.sock"') from None
-        return written
-    path = written.removeprefix("unix:").removeprefix("//")
-    if not path.startswith("/") or not path.isprintable():
-        raise UnfitError('must have an absolute path, as in "unix:///run/podbgp/api.sock"')
-    if len(path.encode()) > MAX_UNIX_PATH:
-        raise UnfitError(
-            f"has a path of {len(path.encode())} bytes; a Unix socket's has at most {MAX_UNIX_PATH}"
-        )
-    return f"unix://{path}"
+    try:
+        address = parse_api_address(written)
+    except ValueError:
+        raise UnfitError(f"is no address to serve the API on; {VALID}") from None
+    if not written.isprintable():
+        raise UnfitError("must have printable characters only")
+    return str(address)

@@ -60,7 +60,6 @@ class Meters:
     """Full dumps of the kernel's entries, by the reason for each (`start`, `overrun`, `links`, ...)."""
     reloads: Counter[str] = field(default_factory=Counter)
     """Configuration files read at SIGHUP, by result: `ok` or `failed`."""
-    last_reload_failed: bool = False
 
     def kernel_done(self, operation: str, count: int = 1) -> None:
         self.kernel_operations[operation, OK] += count
@@ -71,7 +70,6 @@ class Meters:
 
     def reloaded(self, *, ok: bool) -> None:
         self.reloads["ok" if ok else "failed"] += 1
-        self.last_reload_failed = not ok
 
 
 async def measure_loop_lag(lag: Histogram, interval: float = 1.0) -> None:

@@ -1,16 +1,16 @@
 """Prometheus metrics, read from the daemon's state at the moment of a scrape.
 
-Nothing here runs between scrapes: the daemon answers one `Reading`, and `bgpd/meters.py` has what it
-counted.  Names and labels are an interface (docs/operations.md lists them): a label never has values that
-a peer can choose.
+Nothing here runs between scrapes: state comes from the same view that the API shows, and what no state
+tells from `bgpd/meters.py`.  Names and labels are an interface (docs/operations.md lists them), and a label
+never has values that a peer can choose.
 """
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
@@ -23,72 +23,41 @@ from prometheus_client.registry import Collector
 
 from bgpd.meters import Histogram, Meters
 from routes.peer import PeerStatus, SessionState
-from routes.prefix import Family
-
-
-class FibCounts(NamedTuple):
-    """Kernel entries of ours in one family."""
-
-    wanted: int = 0
-    """What routing asks for, `unreachable` included."""
-    installed: int = 0
-    """Of these, in the kernel as asked for."""
-    held: int = 0
-    """In the kernel although nothing asks for them now (graceful restart)."""
-    blocked: int = 0
-    """Asked for, and kept out by a foreign entry or by the kernel's refusal."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What a scrape shows, at one moment."""
-
-    peers: Sequence[PeerStatus] = ()
-    loc_rib: Mapping[Family, int] = field(default_factory=dict)
-    """Prefixes with a best path."""
-    unresolved: Mapping[Family, int] = field(default_factory=dict)
-    """Prefixes of the Loc-RIB without a next hop that the kernel can use."""
-    fib: Mapping[Family, FibCounts] = field(default_factory=dict)
-    host_warnings: Sequence[str] = ()
-    """The subject of each (`net.ipv4.ip_forward`)."""
+from routes.view import DaemonStatus
 
 
 class MetricsSource(Protocol):
-    """What the daemon implements to be measured."""
+    """What is read of the daemon; `api.daemon_view.DaemonView` has it all."""
 
-    def reading(self) -> Reading:
-        """The state now."""
+    def peers(self) -> Iterable[PeerStatus]:
+        """Every configured peer."""
 
-    def unhealthy(self) -> str:
-        """Why this daemon can't do its work, in a sentence; empty when it can."""
+    def status(self) -> DaemonStatus:
+        """The daemon as a whole."""
 
 
 class DaemonCollector(Collector):
-    """Turns a reading into metric families."""
+    """Turns the state of now into metric families."""
 
-    def __init__(self, source: MetricsSource, meters: Meters, version: str) -> None:
+    def __init__(self, source: MetricsSource, meters: Meters) -> None:
         self._source = source
         self._meters = meters
-        self._version = version
 
     def collect(self) -> Iterator[Metric]:
-        reading = self._source.reading()
-        build = GaugeMetricFamily(
-            "podbgp_build_info", "Always 1; the labels say what runs.", labels=["version", "python"]
-        )
-        build.add_metric([self._version, platform.python_version()], 1)
-        yield build
-        yield from _sessions(reading.peers)
-        yield from _peer_counters(reading.peers)
-        yield _peer_prefixes(reading.peers)
-        yield from _tables(reading)
+        peers = tuple(self._source.peers())
+        status = self._source.status()
+        yield from _daemon(status)
+        yield from _sessions(peers)
+        yield from _peer_counters(peers)
+        yield _peer_prefixes(peers)
+        yield from _tables(status)
         yield from _work(self._meters)
 
 
-def registry_of(source: MetricsSource, meters: Meters, version: str) -> CollectorRegistry:
+def registry_of(source: MetricsSource, meters: Meters) -> CollectorRegistry:
     """A registry of its own: the library's global one has metrics of others."""
     registry = CollectorRegistry()
-    registry.register(DaemonCollector(source, meters, version))
+    registry.register(DaemonCollector(source, meters))
     ProcessCollector(registry=registry)
     return registry
 
@@ -96,6 +65,44 @@ def registry_of(source: MetricsSource, meters: Meters, version: str) -> Collecto
 def exposition(registry: CollectorRegistry) -> bytes:
     """All metrics in Prometheus' text format."""
     return generate_latest(registry)
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    family = GaugeMetricFamily(name, text)
+    family.add_metric([], value)
+    return family
+
+
+def _daemon(status: DaemonStatus) -> Iterator[Metric]:
+    build = GaugeMetricFamily(
+        "podbgp_build_info", "Always 1; the labels say what runs.", labels=["version", "role", "python"]
+    )
+    build.add_metric([status.version, status.role, platform.python_version()], 1)
+    yield build
+    convergence = status.convergence
+    yield _gauge(
+        "podbgp_initial_convergence_complete",
+        "Whether the tables of all peers were received since the start.",
+        convergence.complete,
+    )
+    yield _gauge(
+        "podbgp_initial_convergence_waiting_peers",
+        "Peers whose End-of-RIB is still awaited.",
+        len(convergence.waiting_for),
+    )
+    yield _gauge(
+        "podbgp_config_last_reload_failed",
+        "Whether the newest file was refused and an older one is in use.",
+        bool(status.config_error),
+    )
+    warnings = GaugeMetricFamily(
+        "podbgp_host_warnings",
+        "Settings of this host that stand in the way of routed pods.",
+        labels=["subject"],
+    )
+    for subject, count in sorted(Counter(warning.subject for warning in status.warnings).items()):
+        warnings.add_metric([subject], count)
+    yield warnings
 
 
 def _sessions(peers: Sequence[PeerStatus]) -> Iterator[Metric]:
@@ -150,33 +157,25 @@ def _peer_prefixes(peers: Sequence[PeerStatus]) -> Metric:
     return prefixes
 
 
-def _tables(reading: Reading) -> Iterator[Metric]:
-    loc_rib = GaugeMetricFamily(
-        "podbgp_loc_rib_prefixes", "Prefixes that have a best path.", labels=["family"]
-    )
-    unresolved = GaugeMetricFamily(
-        "podbgp_unresolved_prefixes", "Prefixes without a usable next hop.", labels=["family"]
-    )
+def _tables(status: DaemonStatus) -> Iterator[Metric]:
+    place = ["table", "family"]
+    prefixes = GaugeMetricFamily("podbgp_rib_prefixes", "Prefixes in each table.", labels=place)
+    paths = GaugeMetricFamily("podbgp_rib_paths", "Paths in each table.", labels=place)
+    for table in status.tables:
+        prefixes.add_metric([table.table.value, str(table.family)], table.prefixes)
+        paths.add_metric([table.table.value, str(table.family)], table.paths)
     fib = GaugeMetricFamily(
         "podbgp_fib_entries",
-        "Kernel entries of ours: wanted, installed as wanted, held, blocked.",
+        "Kernel entries of ours: wanted, installed as wanted, failed, held.",
         labels=["family", "state"],
     )
-    for family, value in reading.loc_rib.items():
-        loc_rib.add_metric([str(family)], value)
-    for family, value in reading.unresolved.items():
-        unresolved.add_metric([str(family)], value)
-    for family, counts in reading.fib.items():
-        for state, value in counts._asdict().items():
-            fib.add_metric([str(family), state], value)
-    warnings = GaugeMetricFamily(
-        "podbgp_host_warnings",
-        "Settings of this host that stand in the way of routed pods.",
-        labels=["subject"],
-    )
-    for subject in sorted(set(reading.host_warnings)):
-        warnings.add_metric([subject], reading.host_warnings.count(subject))
-    yield from (loc_rib, unresolved, fib, warnings)
+    for count in status.fib:
+        family = str(count.family)
+        fib.add_metric([family, "wanted"], count.wanted)
+        fib.add_metric([family, "installed"], count.installed)
+        fib.add_metric([family, "failed"], count.failed)
+        fib.add_metric([family, "held"], count.held)
+    yield from (prefixes, paths, fib)
 
 
 def _work(meters: Meters) -> Iterator[Metric]:
@@ -194,11 +193,7 @@ def _work(meters: Meters) -> Iterator[Metric]:
         "podbgp_config_reloads", "Configurations read while running.", labels=["result"]
     )
     _add_all(reloads, (((result,), count) for result, count in meters.reloads.items()))
-    failed = GaugeMetricFamily(
-        "podbgp_config_last_reload_failed", "Whether the last file was refused and the old one is in use."
-    )
-    failed.add_metric([], meters.last_reload_failed)
-    yield from (operations, resyncs, reloads, failed)
+    yield from (operations, resyncs, reloads)
     yield _histogram(
         "podbgp_convergence_seconds",
         "From an UPDATE's arrival to the kernel's acknowledgement, for each prefix.",

@@ -1,0 +1,267 @@
+"""What Prometheus gets, and that its listener can not be used against the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from bgpd.config import Endpoint
+from bgpd.meters import Histogram, Meters, measure_loop_lag
+from bgpd.metrics import exposition, registry_of
+from bgpd.metrics_server import LONGEST_REQUEST, MOST_CONNECTIONS, MetricsServer
+from routes.path import PeerKind, PeerName
+from routes.peer import Counters, FamilyCounts, PeerStatus, SessionState
+from routes.prefix import Family, parse_address
+from routes.view import Convergence, DaemonStatus, FibCount, HostWarning, Table, TableCount
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "operations.md"
+UP = PeerStatus(
+    name=PeerName("192.0.2.1"),
+    kind=PeerKind.EBGP,
+    asn=64512,
+    local_asn=65000,
+    state=SessionState.ESTABLISHED,
+    since=1000.5,
+    counters=Counters(10, 11, 7, 8, 700, 800, flaps=2),
+    families=((Family.IPV4, FamilyCounts(received=5, accepted=4, advertised=3, stale=1)),),
+)
+DOWN = PeerStatus(PeerName("fe80::1%eth0"), PeerKind.IBGP, 65000, 65000, SessionState.ACTIVE)
+STATUS = DaemonStatus(
+    version="1.2.3",
+    role="agent",
+    asn=65000,
+    router_id=1,
+    started=1.0,
+    convergence=Convergence(complete=False, waiting_for=(PeerName("192.0.2.1"),)),
+    tables=(TableCount(Table.LOC_RIB, Family.IPV4, prefixes=4, paths=9),),
+    fib=(FibCount(Family.IPV4, wanted=4, installed=3, failed=1, held=2),),
+    warnings=(HostWarning("net.ipv4.ip_forward", "0", "sysctl -w net.ipv4.ip_forward=1"),),
+    config_error="agent.toml:3: ...",
+)
+NOTHING = DaemonStatus("1.2.3", "agent", 65000, 1, 1.0, Convergence(complete=True))
+
+
+class Daemon:
+    """A daemon that stands still."""
+
+    def __init__(self, status: DaemonStatus = STATUS, peers: tuple[PeerStatus, ...] = (UP, DOWN)) -> None:
+        self._status = status
+        self._peers = peers
+
+    def peers(self) -> tuple[PeerStatus, ...]:
+        return self._peers
+
+    def status(self) -> DaemonStatus:
+        return self._status
+
+
+def worked() -> Meters:
+    """Meters of a daemon that has done something of each kind."""
+    meters = Meters()
+    meters.kernel_done("create", 20)
+    meters.kernel_failed("create", 17, 3)
+    meters.kernel_failed("remove", 9999)
+    meters.kernel_resyncs["overrun"] += 1
+    meters.reloaded(ok=True)
+    meters.reloaded(ok=False)
+    meters.convergence.observe(0.004, times=19)
+    meters.convergence.observe(60)
+    meters.loop_lag.observe(0.0001)
+    return meters
+
+
+def scraped(daemon: Daemon, meters: Meters) -> dict[str, float]:
+    """Samples by name and labels, as `name{a=x,b=y}`."""
+    text = exposition(registry_of(daemon, meters)).decode()
+    samples = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            labels = ",".join(f"{key}={value}" for key, value in sorted(sample.labels.items()))
+            samples[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+    return samples
+
+
+@pytest.mark.parametrize(
+    ("sample", "value"),
+    [
+        ("podbgp_sessions{state=Established}", 1),
+        ("podbgp_sessions{state=Active}", 1),
+        ("podbgp_sessions{state=Idle}", 0),
+        ("podbgp_peer_up{peer=192.0.2.1}", 1),
+        ("podbgp_peer_up{peer=fe80::1%eth0}", 0),
+        ("podbgp_peer_info{asn=64512,kind=ebgp,peer=192.0.2.1}", 1),
+        ("podbgp_peer_state_since_timestamp_seconds{peer=192.0.2.1}", 1000.5),
+        ("podbgp_peer_messages_total{direction=in,peer=192.0.2.1}", 10),
+        ("podbgp_peer_updates_total{direction=out,peer=192.0.2.1}", 8),
+        ("podbgp_peer_bytes_total{direction=in,peer=192.0.2.1}", 700),
+        ("podbgp_peer_flaps_total{peer=192.0.2.1}", 2),
+        ("podbgp_peer_prefixes{family=ipv4,peer=192.0.2.1,state=accepted}", 4),
+        ("podbgp_peer_prefixes{family=ipv4,peer=192.0.2.1,state=stale}", 1),
+        ("podbgp_rib_prefixes{family=ipv4,table=loc-rib}", 4),
+        ("podbgp_rib_paths{family=ipv4,table=loc-rib}", 9),
+        ("podbgp_initial_convergence_complete", 0),
+        ("podbgp_initial_convergence_waiting_peers", 1),
+        ("podbgp_fib_entries{family=ipv4,state=installed}", 3),
+        ("podbgp_fib_entries{family=ipv4,state=failed}", 1),
+        ("podbgp_kernel_operations_total{operation=create,result=ok}", 20),
+        ("podbgp_kernel_operations_total{operation=create,result=EEXIST}", 3),
+        ("podbgp_kernel_operations_total{operation=remove,result=9999}", 1),
+        ("podbgp_kernel_resyncs_total{reason=overrun}", 1),
+        ("podbgp_config_reloads_total{result=failed}", 1),
+        ("podbgp_config_last_reload_failed", 1),
+        ("podbgp_convergence_seconds_count", 20),
+        ("podbgp_convergence_seconds_bucket{le=0.002}", 0),
+        ("podbgp_convergence_seconds_bucket{le=0.005}", 19),
+        ("podbgp_convergence_seconds_bucket{le=10.0}", 19),
+        ("podbgp_convergence_seconds_bucket{le=+Inf}", 20),
+        ("podbgp_event_loop_lag_seconds_count", 1),
+        ("podbgp_host_warnings{subject=net.ipv4.ip_forward}", 1),
+    ],
+)
+def test_a_scrape_shows(sample: str, value: float) -> None:
+    assert scraped(Daemon(), worked())[sample] == value
+
+
+def test_a_daemon_that_has_done_nothing_yet_can_be_scraped() -> None:
+    samples = scraped(Daemon(NOTHING, ()), Meters())
+    assert any(
+        name.startswith("podbgp_build_info{") and "role=agent,version=1.2.3" in name for name in samples
+    )
+    assert samples["podbgp_config_last_reload_failed"] == 0
+
+
+def test_the_documentation_lists_every_metric_and_no_other() -> None:
+    samples = {
+        re.sub(r"\{.*", "", name) for name in scraped(Daemon(), worked()) if name.startswith("podbgp_")
+    }
+    exported = {re.sub(r"_(bucket|count|sum|created)$", "", name) for name in samples}
+    documented = set(re.findall(r"^\| `(podbgp_\w+)`", DOCUMENT.read_text(), re.MULTILINE))
+    assert documented == exported
+
+
+def test_a_value_on_a_bound_counts_as_within() -> None:
+    histogram = Histogram((1.0, 2.0))
+    histogram.observe(1.0)
+    assert histogram.buckets() == [("1.0", 1), ("2.0", 1), ("+Inf", 1)]
+
+
+def test_a_held_up_event_loop_is_seen() -> None:
+    lag = Histogram((0.04,))
+
+    async def busy() -> None:
+        measuring = asyncio.ensure_future(measure_loop_lag(lag, interval=0.01))
+        await asyncio.sleep(0.005)
+        time.sleep(0.08)  # noqa: ASYNC251  the fault to be seen
+        await asyncio.sleep(0.005)
+        measuring.cancel()
+
+    asyncio.run(busy())
+    assert lag.sum >= 0.05
+
+
+def served(test: Callable[[int], Awaitable[None]], unhealthy: str = "", timeout: float = 5.0) -> None:
+    """Run `test` against a listener on a free loopback port."""
+    registry = registry_of(Daemon(), worked())
+
+    async def run() -> None:
+        server = MetricsServer(lambda: exposition(registry), lambda: unhealthy, timeout=timeout)
+        await server.start(Endpoint(parse_address("127.0.0.1"), 0))
+        try:
+            async with asyncio.timeout(20):
+                await test(server.port)
+        finally:
+            await server.close()
+
+    asyncio.run(run())
+
+
+async def exchange(port: int, request: bytes) -> tuple[int, bytes]:
+    """Send `request`; the status (0: none) and the body until the server closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(request)
+        answer = await reader.read()
+    except ConnectionResetError:
+        answer = b""
+    finally:
+        writer.close()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split(b" ")[1]) if head else 0, body
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", 200),
+        (b"GET /metrics?debug=1 HTTP/1.0\r\n\r\n", 200),
+        (b"GET /healthz HTTP/1.1\r\n\r\n", 200),
+        (b"GET / HTTP/1.1\r\n\r\n", 404),
+        (b"GET /metrics/../etc/passwd HTTP/1.1\r\n\r\n", 404),
+        (b"POST /metrics HTTP/1.1\r\n\r\n", 405),
+        (b"GET /metrics\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\r\n\r\n", 400),
+        (b"GET /metrics HTTP/1.1\r\nX: " + b"x" * (LONGEST_REQUEST + 1), 431),
+    ],
+)
+def test_only_two_things_can_be_asked(request_bytes: bytes, status: int) -> None:
+    async def ask(port: int) -> None:
+        assert (await exchange(port, request_bytes))[0] == status
+
+    served(ask)
+
+
+def test_metrics_arrive_whole() -> None:
+    async def ask(port: int) -> None:
+        _, body = await exchange(port, b"GET /metrics HTTP/1.1\r\n\r\n")
+        assert b'podbgp_peer_up{peer="192.0.2.1"} 1.0' in body
+        assert b"process_resident_memory_bytes" in body
+
+    served(ask)
+
+
+def test_an_unhealthy_daemon_says_why() -> None:
+    async def ask(port: int) -> None:
+        assert await exchange(port, b"GET /healthz HTTP/1.1\r\n\r\n") == (
+            503,
+            b"the kernel does not answer\n",
+        )
+
+    served(ask, unhealthy="the kernel does not answer")
+
+
+def test_who_says_nothing_is_dropped() -> None:
+    async def ask(port: int) -> None:
+        assert await exchange(port, b"GET /met") == (0, b"")
+
+    served(ask, timeout=0.1)
+
+
+def test_many_connections_do_not_keep_others_out_for_ever() -> None:
+    async def ask(port: int) -> None:
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(MOST_CONNECTIONS)]
+        assert (await exchange(port, b"GET /healthz HTTP/1.1\r\n\r\n"))[0] == 0
+        for _, writer in silent:
+            writer.close()
+        await asyncio.gather(*(reader.read() for reader, _ in silent))
+        assert (await exchange(port, b"GET /healthz HTTP/1.1\r\n\r\n"))[0] == 200
+
+    served(ask)
+
+
+def test_close_ends_open_connections() -> None:
+    async def run() -> None:
+        server = MetricsServer(bytes, str)
+        await server.start(Endpoint(parse_address("127.0.0.1"), 0))
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        await asyncio.sleep(0.05)
+        await server.close()
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+
+    asyncio.run(run())
