@@ -39,9 +39,10 @@ class Frr:
     def start(self) -> None:
         """Start both daemons and return when they answer."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / "frr.conf"
-        path.write_text(self.config)
-        for owned in (self.folder, path):
+        files = {"zebra.conf": "frr defaults datacenter\n", "bgpd.conf": self.config}
+        for name, text in files.items():
+            (self.folder / name).write_text(text)
+        for owned in (self.folder, *(self.folder / name for name in files)):
             shutil.chown(owned, USER, USER)
         self.zebra.start()
         self._wait_for(self.zebra, self._zebra_socket)
@@ -77,7 +78,7 @@ class Frr:
     def _daemon(self, daemon: str, extra: list[str]) -> Process:
         argv = [
             str(DAEMONS / daemon),
-            *("-f", str(self.folder / "frr.conf"), "-i", str(self.folder / f"{daemon}.pid")),
+            *("-f", str(self.folder / f"{daemon}.conf"), "-i", str(self.folder / f"{daemon}.pid")),
             *("--vty_socket", str(self.folder), "-P", "0", "-u", USER, "-g", USER, "--log", "stdout"),
             *extra,
         ]

@@ -1,0 +1,1 @@
+"""Real BGP daemons in namespaces, driven and read through their own clients."""

@@ -1,0 +1,163 @@
+"""FRR: configured and read through vtysh."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import count
+
+import msgspec
+
+from bgpd.lab.fabric_frr import Frr
+from tests.interop.harness.lan import LanHost
+from tests.interop.harness.speaker import FAMILIES, Announcement, Neighbor, SeenPath, Speaker, family_of
+
+
+class _AsPath(msgspec.Struct, frozen=True):
+    string: str = ""
+
+
+class _Text(msgspec.Struct, frozen=True):
+    string: str = ""
+
+
+class _NextHop(msgspec.Struct):
+    ip: str
+    scope: str = ""
+
+
+class _Best(msgspec.Struct, frozen=True):
+    overall: bool = False
+
+
+class _Path(msgspec.Struct):
+    aspath: _AsPath = _AsPath()
+    origin: str = ""
+    metric: int | None = None
+    locPrf: int | None = None  # noqa: N815 - FRR's own name
+    community: _Text = _Text()
+    largeCommunity: _Text = _Text()  # noqa: N815 - FRR's own name
+    bestpath: _Best = _Best()
+    nexthops: list[_NextHop] = []
+
+
+class _Paths(msgspec.Struct):
+    paths: list[_Path] = []
+
+
+class _Session(msgspec.Struct):
+    bgpState: str = ""  # noqa: N815 - FRR's own name
+
+
+class FrrSpeaker(Speaker):
+    """zebra and bgpd of FRR."""
+
+    daemon = "frr"
+
+    def __init__(self, host: LanHost, asn: int, neighbors: tuple[Neighbor, ...] = ()) -> None:
+        super().__init__(host, asn, neighbors)
+        self.frr: Frr | None = None
+        self._names = count(1)
+
+    def start(self) -> None:
+        self.frr = Frr(self.host.name, self.host.namespace, self.host.folder, self._config())
+        self.frr.start()
+
+    def kill(self) -> None:
+        if self.frr:
+            self.frr.stop()
+
+    def apply(self, announced: tuple[Announcement, ...], withdrawn: tuple[Announcement, ...]) -> None:
+        if self.frr is None:
+            return
+        lines = [line for announcement in announced for line in self._network(announcement)]
+        for gone in withdrawn:
+            lines += [f"router bgp {self.asn}", f"address-family {gone.family} unicast"]
+            lines += [f"no network {gone.prefix}", "exit-address-family", "exit"]
+        self.frr.vtysh("configure terminal", *lines)
+
+    def state(self, neighbor: str) -> str:
+        output = self._ask(f"show bgp neighbors {neighbor} json")
+        sessions = msgspec.json.decode(output, type=dict[str, _Session | bool | str])
+        session = sessions.get(neighbor)
+        return session.bgpState.lower() if isinstance(session, _Session) else ""
+
+    def paths(self, prefix: str) -> list[SeenPath]:
+        output = self._ask(f"show bgp {family_of(prefix)} unicast {prefix} json")
+        found = msgspec.json.decode(output, type=_Paths)
+        return [self._seen(prefix, path) for path in found.paths]
+
+    def _ask(self, command: str) -> str:
+        assert self.frr is not None
+        return self.frr.vtysh(command)
+
+    @staticmethod
+    def _seen(prefix: str, path: _Path) -> SeenPath:
+        hops = sorted(path.nexthops, key=lambda hop: hop.scope == "link-local")
+        return SeenPath(
+            prefix=prefix,
+            next_hop=hops[0].ip if hops else "",
+            as_path=tuple(int(asn) for asn in path.aspath.string.split() if asn.isdigit()),
+            origin=path.origin.lower(),
+            med=path.metric,
+            local_pref=path.locPrf,
+            communities=frozenset(path.community.string.split()),
+            large_communities=frozenset(path.largeCommunity.string.split()),
+            best=path.bestpath.overall,
+        )
+
+    def _config(self) -> str:
+        lines = [
+            "frr defaults traditional",
+            "log stdout informational",
+            f"router bgp {self.asn}",
+            f"bgp router-id {self.router_id}",
+            "no bgp ebgp-requires-policy",
+            "no bgp default ipv4-unicast",
+            "no bgp network import-check",
+        ]
+        for neighbor in self.neighbors:
+            lines += self._neighbor(neighbor)
+        for family in FAMILIES:
+            members = [neighbor.address for neighbor in self.neighbors if family in neighbor.families]
+            lines.append(f"address-family {family} unicast")
+            lines += [f"neighbor {address} activate" for address in members]
+            lines.append("exit-address-family")
+        lines.append("exit")
+        for announcement in self.announced.values():
+            lines += self._network(announcement)
+        return "\n".join([*lines, ""])
+
+    @staticmethod
+    def _neighbor(neighbor: Neighbor) -> Iterable[str]:
+        start = f"neighbor {neighbor.address}"
+        yield f"{start} remote-as {neighbor.asn}"
+        yield f"{start} update-source {neighbor.local_address}"
+        yield f"{start} timers {max(1, neighbor.hold_time // 3)} {neighbor.hold_time}"
+        yield f"{start} timers connect 1"
+        if neighbor.password:
+            yield f"{start} password {neighbor.password}"
+        if neighbor.ttl_security:
+            yield f"{start} ttl-security hops 1"
+        if neighbor.multihop:
+            yield f"{start} ebgp-multihop {neighbor.multihop}"
+        if neighbor.passive:
+            yield f"{start} passive"
+        if neighbor.extended_next_hop:
+            yield f"{start} capability extended-nexthop"
+
+    def _network(self, announcement: Announcement) -> list[str]:
+        """A new route map each time: FRR applies a changed one only after a delay."""
+        name = f"announce-{next(self._names)}"
+        lines = [f"route-map {name} permit 10"]
+        if announcement.med is not None:
+            lines.append(f"set metric {announcement.med}")
+        if announcement.local_pref is not None:
+            lines.append(f"set local-preference {announcement.local_pref}")
+        if announcement.communities:
+            lines.append(f"set community {' '.join(announcement.communities)}")
+        if announcement.large_communities:
+            lines.append(f"set large-community {' '.join(announcement.large_communities)}")
+        if announcement.prepend:
+            lines.append(f"set as-path prepend {' '.join(map(str, announcement.prepend))}")
+        lines += ["exit", f"router bgp {self.asn}", f"address-family {announcement.family} unicast"]
+        return [*lines, f"network {announcement.prefix} route-map {name}", "exit-address-family", "exit"]
