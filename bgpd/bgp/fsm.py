@@ -60,8 +60,9 @@ from bgpd.config import PeerConfig, SpeakerConfig
 from routes.peer import SessionState
 from routes.prefix import Family
 
-OPEN_WAIT = 240.0
-"""Seconds to wait for an OPEN: the large hold time of RFC 4271 section 8.2.2."""
+OPEN_WAIT = 60.0
+"""Seconds to wait for an OPEN.  RFC 4271 section 8.2.2 suggests four minutes, which is long to wait for the
+first sign of a peer that TTL security keeps mute."""
 CONNECT_WAIT = 15.0
 """The longest that one attempt to connect may take: TCP has sent its SYN four times by then."""
 COLLISION_WINDOW = 3.0
@@ -383,7 +384,10 @@ class Fsm:
             return End(text + self.password_hint())
         if self.established not in (None, c):
             return collision("the session is established on another connection")
-        what = "no OPEN came" if c.state is OPEN_SENT else "nothing was heard from the peer"
+        what = "nothing was heard from the peer"
+        if c.state is OPEN_SENT:
+            hint = ": the peer may lack TTL security, or be further away" if self.config.ttl_security else ""
+            what = f"no OPEN came{hint}"
         return End(f"hold timer expired: {what}", Notification(Code.HOLD_TIMER), True)
 
     def password_hint(self) -> str:
