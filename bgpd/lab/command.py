@@ -32,17 +32,18 @@ def find_tool(name: str, package: str) -> str:
 
 
 def run(argv: Sequence[str], *, text: str = "", timeout: float = TIMEOUT) -> str:
-    """Run a tool to its end, give it `text` as input, and return what it prints."""
-    try:
-        done = subprocess.run(  # noqa: S603 - fixed tools with arguments that the lab made itself
-            argv, input=text, capture_output=True, text=True, timeout=timeout, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise LabError(f"{' '.join(argv)}: no answer within {timeout:g} s") from error
+    """Run a tool to its end, give it `text` as input, and return what it prints; LabError if it fails."""
+    done = _complete(argv, text, timeout)
     if done.returncode != 0:
         said = done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}"
         raise LabError(f"{' '.join(argv)}: {said[-2000:]}")
     return done.stdout
+
+
+def try_run(argv: Sequence[str], *, timeout: float = TIMEOUT) -> str:
+    """Run a tool whose failure is an answer too, and return all that it prints."""
+    done = _complete(argv, "", timeout)
+    return done.stdout + done.stderr
 
 
 def show(argv: Sequence[str], *, timeout: float = TIMEOUT) -> None:
@@ -53,3 +54,12 @@ def show(argv: Sequence[str], *, timeout: float = TIMEOUT) -> None:
         raise LabError(f"{' '.join(argv)}: no answer within {timeout:g} s") from error
     if done.returncode != 0:
         raise LabError(f"{' '.join(argv)}: ended with code {done.returncode}")
+
+
+def _complete(argv: Sequence[str], text: str, timeout: float) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(  # noqa: S603 - fixed tools with arguments that the lab made itself
+            argv, input=text, capture_output=True, text=True, timeout=timeout, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise LabError(f"{' '.join(argv)}: no answer within {timeout:g} s") from error

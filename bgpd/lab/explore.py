@@ -1,6 +1,6 @@
 """What to look at in a lab: as the run shows it, and as commands to copy when the lab stays up.
 
-Pure but for `client`, which names the command line client beside the running Python.
+Owns the command lines; all but `ping_answer` only build them.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from bgpd.lab import netns
-from bgpd.lab.command import find_tool
-from bgpd.lab.plan import Node
+from bgpd.lab.command import find_tool, try_run
+from bgpd.lab.plan import Node, Pod
 from bgpd.lab.topology import Topology
 
 Commands = list[tuple[str, list[str]]]
@@ -35,21 +35,29 @@ def kernel_table(node: Node, version: int, *, colour: bool = False) -> list[str]
     ]
 
 
+def ping(source: Pod, target: Pod, *switches: str) -> list[str]:
+    """`ping` from one pod to the first address of another."""
+    tool = find_tool("ping", "iputils-ping")
+    return netns.in_namespace(source.namespace, [tool, "-n", *switches, str(target.addresses[0])])
+
+
+def ping_answer(argv: list[str]) -> str:
+    """Run a `ping` of one packet, and return its line about that packet, answered or not."""
+    lines = [line for line in try_run(argv).splitlines() if line]
+    return next((line for line in lines if "icmp_seq" in line), lines[-1] if lines else "no output")
+
+
 def tour(topology: Topology) -> Commands:
     """Commands for someone who explores a lab that stays up, each with what it shows."""
     plan = topology.plan
     first, last = plan.nodes[0], plan.nodes[-1]
     pod, other = first.pods[0], last.pods[-1]
-    ping = find_tool("ping", "iputils-ping")
     commands: Commands = [
         (f"the peers of {first.name}", client(topology, first, "peers")),
         (f"the routes of {first.name}", client(topology, first, "routes")),
         ("one of them, with the reasons", client(topology, first, "route", str(last.pod_networks[0]))),
         (f"the kernel's table of {first.name}", kernel_table(first, 4)),
-        (
-            f"{pod.name} pings {other.name} on {last.name}",
-            netns.in_namespace(pod.namespace, [ping, "-c3", str(other.addresses[-1])]),
-        ),
+        (f"{pod.name} pings {other.name} on {last.name}", ping(pod, other, "-c3")),
         (f"a shell on {first.name}", netns.in_namespace(first.namespace, ["/bin/sh"])),
         (
             f"the log of {first.name}'s agent",

@@ -10,13 +10,13 @@ import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from bgpd.lab.converge import Count
 from bgpd.lab.plan import Fabric, Plan
 from bgpd.lab.prove import Answer
 
@@ -26,12 +26,6 @@ FABRICS = {
     Fabric.BIRD: "two BIRD top-of-rack routers, eBGP, ECMP over both",
 }
 TITLE_WIDTH = 28
-
-
-class Counter(Protocol):
-    """Takes how much of something is done."""
-
-    def __call__(self, done: int, total: int) -> None: ...
 
 
 class Presenter:
@@ -86,7 +80,7 @@ class Presenter:
             self.console.print(f"       and {len(answers) - limit} more")
 
     @contextmanager
-    def progress(self, title: str) -> Iterator[Counter]:
+    def progress(self, title: str) -> Iterator[Count]:
         """A progress bar on a terminal; elsewhere a line whenever the number changes."""
         if not self.console.is_terminal:
             yield self._plain_counter(title)
@@ -104,7 +98,7 @@ class Presenter:
 
             yield count
 
-    def _plain_counter(self, title: str) -> Counter:
+    def _plain_counter(self, title: str) -> Count:
         last = -1
 
         def count(done: int, total: int) -> None:

@@ -61,16 +61,26 @@ class Process:
             self._child.kill()
             self._child.wait(STOP_TIMEOUT)
 
-    def terminate(self, timeout: float = STOP_TIMEOUT) -> int:
-        """SIGTERM, and its exit code; LabError (and a kill) when it does not end in time."""
+    def wait(self, timeout: float = STOP_TIMEOUT) -> int:
+        """Its exit code, once it has ended by itself; LabError (and a kill) when it does not in time."""
         if self._child is None:
             return 0
-        self._child.terminate()
         try:
             return self._child.wait(timeout)
         except subprocess.TimeoutExpired as error:
             self.kill()
-            raise LabError(f"{self.name} did not end within {timeout:g} s of SIGTERM") from error
+            raise LabError(f"{self.name} did not end within {timeout:g} s") from error
+
+    def terminate(self, timeout: float = STOP_TIMEOUT) -> int:
+        """SIGTERM, and its exit code."""
+        if self._child is not None:
+            self._child.terminate()
+        return self.wait(timeout)
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        if self._child is not None:
+            self._child.send_signal(number)
 
     def must_run(self) -> None:
         """LabError, with the end of its log, when it is not running."""

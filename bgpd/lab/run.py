@@ -6,7 +6,6 @@ happens on the way, Ctrl-C and SIGTERM included, what was built is removed, unle
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,14 +13,13 @@ from dataclasses import dataclass
 from bgpd.lab import explore, fabric_bird, fabric_frr, prove, signals
 from bgpd.lab.capture import Capture, Ping
 from bgpd.lab.command import LabError, find_tool, show
-from bgpd.lab.kernel_routes import missing_routes
-from bgpd.lab.plan import Address, Fabric, Network, Plan, make_plan
+from bgpd.lab.converge import wait_converged
+from bgpd.lab.plan import Address, Fabric, Plan, make_plan
 from bgpd.lab.present import Presenter
 from bgpd.lab.prove import Answer, Host, Probe
 from bgpd.lab.topology import Topology
 from bgpd.lab.workspace import Workspace, claim, remove_all
 
-POLL = 0.1
 QUIET_TIME = 0.5
 """Seconds in which nothing must be answered, before the agents start."""
 PROOF_TIME = 5.0
@@ -129,32 +127,24 @@ def _show_dead(plan: Plan, out: Presenter) -> bool:
     reached = sum(answer.reached for answer in answers)
     good = reached == 0
     out.verdict("no pod reaches another", good, f"{reached} of {len(answers)} pings answered")
+    _show_ping(plan, out)
     return good
 
 
+def _show_ping(plan: Plan, out: Presenter) -> None:
+    """One of these pings, as one would type it."""
+    first, last = plan.nodes[0].pods[0], plan.nodes[-1].pods[-1]
+    argv = explore.ping(first, last, "-c1", "-W1")
+    out.command(argv)
+    out.say(explore.ping_answer(argv))
+
+
 def _converge(topology: Topology, timeout: float, out: Presenter) -> None:
+    with out.progress("routes in the nodes' kernels") as count:
+        spent = wait_converged(topology, timeout, count)
     plan = topology.plan
     total = sum(len(plan.learned(node)) for node in plan.nodes)
-    started = time.monotonic()
-    with out.progress("routes in the nodes' kernels") as count:
-        while True:
-            topology.must_run()
-            missing = {node.name: missing_routes(plan, node) for node in plan.nodes}
-            left = sum(map(len, missing.values()))
-            count(total - left, total)
-            if not left:
-                break
-            if time.monotonic() - started > timeout:
-                raise LabError(_late(topology, missing, timeout))
-            time.sleep(POLL)
-    out.say(f"{total} routes learned over BGP and in the kernels after {time.monotonic() - started:.1f} s")
-
-
-def _late(topology: Topology, missing: dict[str, list[Network]], timeout: float) -> str:
-    name, networks = next((name, networks) for name, networks in missing.items() if networks)
-    wanted = ", ".join(map(str, networks[:5]))
-    tail = topology.agents[name].process.tail()
-    return f"after {timeout:g} s {name} still lacks {wanted} in its kernel; the end of its log:\n{tail}"
+    out.say(f"{total} routes learned over BGP and in the kernels after {spent:.1f} s")
 
 
 def _prove(plan: Plan, out: Presenter) -> bool:
@@ -167,6 +157,7 @@ def _prove(plan: Plan, out: Presenter) -> bool:
             _prove_pings("every node reaches every pod", nodes, pods, fabric, out),
             _prove_pings("every pod reaches every node", pods, nodes, fabric, out),
         ]
+        _show_ping(plan, out)
         verdicts.append(_prove_plain(prove.between_nodes(prove.probes(pods, pods)), fabric, out))
     asked = prove.probes(pods + nodes, pods) + prove.probes(pods, nodes)
     verdicts.append(_prove_addresses(asked, out))
