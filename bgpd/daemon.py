@@ -48,6 +48,31 @@ class ChangeSink(Protocol):
         """Apply `changes`; with `hold`, prefixes that lost their last path stay a stated time longer."""
 
 
+class Watchers(Protocol):
+    """Who is told what changed, for the API."""
+
+    def changed(self, changes: Sequence[Change]) -> None:
+        """The Loc-RIB changed."""
+
+    def received(self, prefixes: Callable[[], Iterable[Prefix]]) -> None:
+        """An Adj-RIB-In changed; the prefixes are computed only if somebody watches."""
+
+    def advertised(self, prefixes: Iterable[Prefix]) -> None:
+        """An Adj-RIB-Out changed."""
+
+    def peer_changed(self, name: PeerName) -> None:
+        """A peer's session or its counts changed."""
+
+
+class Nobody:
+    """No watchers."""
+
+    def changed(self, changes: Sequence[Change]) -> None: ...
+    def received(self, prefixes: Callable[[], Iterable[Prefix]]) -> None: ...
+    def advertised(self, prefixes: Iterable[Prefix]) -> None: ...
+    def peer_changed(self, name: PeerName) -> None: ...
+
+
 @dataclass(slots=True)
 class PeerState:
     """What the daemon knows of a peer beside its session."""
@@ -73,7 +98,7 @@ class Daemon:
         self,
         config: Config,
         rib: Rib,
-        sinks: Iterable[ChangeSink],
+        fib: ChangeSink,
         node: NodeAddresses,
         convergence: InitialConvergence,
         tasks: asyncio.TaskGroup,
@@ -86,7 +111,8 @@ class Daemon:
         self.local = LocalState()
         self.on_convergence: Callable[[], None] = lambda: None
         """Called when an End-of-RIB or a new session may have ended the initial convergence."""
-        self._sinks = tuple(sinks)
+        self.watchers: Watchers = Nobody()
+        self._fib = fib
         self._node = node
         self._tasks = tasks
         self._loop = asyncio.get_running_loop()
@@ -146,6 +172,7 @@ class Daemon:
         for family in sorted(negotiated.families):
             self._announce(state, negotiated, family, self._own)
             session.send(codec.encode_end_of_rib(family, negotiated))
+        self.watchers.peer_changed(state.config.name)
         self.plan_flush()
 
     def messages_received(self, session: PeerSession, messages: Sequence[RoutingMessage]) -> None:
@@ -166,6 +193,8 @@ class Daemon:
 
     def _updates(self, state: PeerState, source: Source, updates: list[Update]) -> None:
         self.rib.updates(source, updates)
+        self.watchers.received(lambda: [nlri for u in updates for nlri in (*u.announced, *u.withdrawn)])
+        self.watchers.peer_changed(state.config.name)
         for update in updates:
             if update.error:
                 repeated.warning(
@@ -202,6 +231,7 @@ class Daemon:
         self.rib.session_down(state.config.name, kept)
         if kept and restart is not None:
             self._sweep_later(state, restart.restart_time, "the peer did not come back in its restart time")
+        self.watchers.peer_changed(state.config.name)
         self.plan_flush()
 
     def _state_of(self, session: PeerSession) -> PeerState | None:
@@ -302,11 +332,13 @@ class Daemon:
             attributes = export(negotiated, next_hop)
             for message in codec.encode_updates(attributes, own, (), negotiated):
                 state.session.send(message)
+            self.watchers.advertised(own)
 
     def _withdraw(self, state: PeerState, negotiated: Negotiated, prefixes: Sequence[Prefix]) -> None:
         if prefixes:
             for message in codec.encode_updates(None, (), prefixes, negotiated):
                 state.session.send(message)
+            self.watchers.advertised(prefixes)
 
     def _route_refresh(self, state: PeerState, negotiated: Negotiated, refresh: RouteRefresh) -> None:
         family, name = refresh.family, state.config.name
@@ -337,8 +369,8 @@ class Daemon:
     def _flush(self, *, hold: bool = False) -> None:
         changes = self.rib.take_changes()
         if changes:
-            for sink in self._sinks:
-                sink.changed(changes, hold=hold)
+            self._fib.changed(changes, hold=hold)
+            self.watchers.changed(changes)
 
     # -- what can be told -------------------------------------------------------------------------
 

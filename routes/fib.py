@@ -16,7 +16,7 @@ adopted and held, and so is what is withdrawn with `hold_until`.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from itertools import islice
 from math import inf
@@ -389,6 +389,10 @@ class Fib:
     def held(self) -> int:
         """How many entries are kept although nothing wants them."""
         return len(self._held) + len(self._adopted)
+
+    def held_prefixes(self) -> Collection[Prefix]:
+        """What is kept although nothing wants it."""
+        return self._held.keys() | self._adopted.keys()
 
     def depends_on(self, links: AbstractSet[int], addresses: AbstractSet[Address]) -> bool:
         """Whether any entry in the kernel leads over one of the links or prefers one of the addresses."""
