@@ -75,9 +75,9 @@ class Pace:
         while not done:
             chunk: list[Wire] = []
             while not done and len(chunk) < CHUNK:
-                async with self._turn:
+                async with self._turn:  # held until the loop has turned: that is what paces the others
                     done = self._work(items, convert, chunk)
-                await asyncio.sleep(0)
+                    await asyncio.sleep(0)
             if chunk:
                 yield chunk
 

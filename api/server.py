@@ -98,16 +98,13 @@ class ApiServer:
 
     def _listen(self, server: grpc.aio.Server) -> None:
         address = self._address
-        if not address.path:
-            if server.add_insecure_port(address.bind_target) == 0:
-                raise ListenError(f"the API can't listen on {address}: the port is taken or not permitted")
-            return
-        prepare_socket(address.path)
+        if address.path:
+            prepare_socket(address.path)
         umask = os.umask(0o117)  # the socket is born with mode 0660: no moment in which others can connect
         try:
             server.add_insecure_port(address.bind_target)
-        except RuntimeError as error:
-            raise ListenError(f"the API can't listen on {address}: {error}") from None
+        except RuntimeError:  # gRPC keeps the reason to itself (its own log has it)
+            raise ListenError(f"the API can't listen on {address}: it is taken or not permitted") from None
         finally:
             os.umask(umask)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -201,11 +201,15 @@ class ServedView:
         async def once() -> None:
             change()
 
-        asyncio.run_coroutine_threadsafe(once(), self._loop).result(10)
+        self.await_in_loop(once())
+
+    def await_in_loop(self, coroutine: Coroutine[object, object, None]) -> None:
+        """Wait for something that the daemon would await."""
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
 
     def stop(self) -> None:
         """Stop the server and keep the loop."""
-        asyncio.run_coroutine_threadsafe(self.server.stop(), self._loop).result(10)
+        self.await_in_loop(self.server.stop())
 
 
 @contextmanager
