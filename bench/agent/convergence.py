@@ -11,12 +11,11 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from bench.agent.feeder import Feeder, Table, listen
 from bench.agent.kernel import RouteCounter, verify
 from bench.agent.memory import cpu_seconds, resident
-from bench.agent.speakers import Speaker, running
+from bench.agent.speakers import ROOT, Speaker, running
 from bench.agent.topology import FEEDER_ADDRESSES, Topology, within
 
 SETTLE = 2.0
@@ -44,7 +43,7 @@ def converge(net: Topology, speaker: type[Speaker], table: Table) -> Sample:
     stream = table.encode()
     listener = within(net.feeder, lambda: listen(FEEDER_ADDRESSES[0]))
     with listener, RouteCounter(net) as counter, running(speaker, net) as state:
-        feeder = Feeder(listener)
+        feeder = Feeder(listener, state.check)
         try:
             time.sleep(SETTLE)
             state.check()
@@ -74,8 +73,7 @@ def sink_seconds(net: Topology, table: Table) -> float:
     stream = table.encode()
     listener = within(net.feeder, lambda: listen(FEEDER_ADDRESSES[0]))
     argv = [sys.executable, "-m", "bench.agent.sink", FEEDER_ADDRESSES[0], str(len(stream))]
-    root = Path(__file__).parents[2]
-    with listener, subprocess.Popen(net.command(argv), cwd=root) as sink:
+    with listener, subprocess.Popen(net.command(argv), cwd=ROOT) as sink:
         listener.settimeout(20)
         sock, _ = listener.accept()
         with sock:

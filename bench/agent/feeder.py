@@ -13,6 +13,7 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,6 +28,7 @@ FIRST_PREFIX = 0x20000000  # 32.0.0.0, in steps of a /24
 FIRST_NEXT_HOP = 0x0A010000  # 10.1.0.0, inside the link's 10.0.0.0/12
 SHARED_NEXT_HOPS = 64
 CLUSTER_ID = 0x0A000001
+ESTABLISH_TIMEOUT = 60.0
 
 
 def message(kind: int, body: bytes) -> bytes:
@@ -98,43 +100,20 @@ class Feeder:
     """One established session.  What the speaker sends is read and dropped by a thread, but a NOTIFICATION
     is kept and raised at the next use."""
 
-    def __init__(self, listener: socket.socket, hold_time: int = 0, timeout: float = 60.0) -> None:
-        self._deadline = time.monotonic() + timeout
+    def __init__(self, listener: socket.socket, alive: Callable[[], None], hold_time: int = 0) -> None:
+        """Wait for the speaker's connection; `alive` raises when there is none to wait for."""
         self._lock = threading.Lock()
         self._error = ""
         self._closing = threading.Event()
-        self.sock, self._pending = self._handshake(listener, hold_time)
+        self.sock, self._pending = _establish(listener, alive, hold_time)
         self.sock.settimeout(None)
         self._threads = [threading.Thread(target=self._drain, daemon=True)]
         if hold_time:
-            self._threads.append(threading.Thread(target=self._keep_alive, args=(hold_time / 3,), daemon=True))
+            self._threads.append(
+                threading.Thread(target=self._keep_alive, args=(hold_time / 3,), daemon=True)
+            )
         for thread in self._threads:
             thread.start()
-
-    def _handshake(self, listener: socket.socket, hold_time: int) -> tuple[socket.socket, bytes]:
-        """Accept until a connection reaches Established: speakers drop some to resolve collisions."""
-        error: Exception = TimeoutError("no connection")
-        while (left := self._deadline - time.monotonic()) > 0:
-            listener.settimeout(left)
-            sock, _ = listener.accept()
-            sock.settimeout(max(0.1, self._deadline - time.monotonic()))
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            try:
-                router_id = socket.inet_aton(sock.getsockname()[0])
-                sock.sendall(open_message(router_id, hold_time))
-                kind, body, rest = _receive(sock, b"")
-                if kind != OPEN:
-                    raise ConnectionError(f"message {kind} instead of OPEN: {body.hex()}")
-                sock.sendall(message(KEEPALIVE, b""))
-                kind, body, rest = _receive(sock, rest)
-                if kind != KEEPALIVE:
-                    raise ConnectionError(f"message {kind} instead of KEEPALIVE: {body.hex()}")
-            except OSError as caught:
-                error = caught
-                sock.close()
-                continue
-            return sock, rest
-        raise TimeoutError(f"no session was established: {error}")
 
     def send(self, data: bytes) -> None:
         """Send whole messages; fails when the speaker has ended the session."""
@@ -170,6 +149,40 @@ class Feeder:
         for thread in self._threads:
             thread.join()
         self.sock.close()
+
+
+def _establish(
+    listener: socket.socket, alive: Callable[[], None], hold_time: int
+) -> tuple[socket.socket, bytes]:
+    """Accept until a connection reaches Established; returns it and what was read beyond the handshake."""
+    deadline = time.monotonic() + ESTABLISH_TIMEOUT
+    error: OSError = TimeoutError("no connection")
+    listener.settimeout(1.0)
+    while time.monotonic() < deadline:
+        alive()
+        with contextlib.suppress(TimeoutError):
+            sock, _ = listener.accept()
+            try:
+                return sock, _handshake(sock, hold_time)
+            except OSError as caught:  # the next attempt may do better: say so only if none does
+                error = caught
+                sock.close()
+    raise TimeoutError(f"no session was established: {error}")
+
+
+def _handshake(sock: socket.socket, hold_time: int) -> bytes:
+    sock.settimeout(10.0)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    router_id = socket.inet_aton(sock.getsockname()[0])
+    sock.sendall(open_message(router_id, hold_time))
+    pending = b""
+    for expected in (OPEN, KEEPALIVE):
+        kind, body, pending = _receive(sock, pending)
+        if kind != expected:
+            raise ConnectionError(f"message of type {kind} instead of {expected}: {body.hex()}")
+        if kind == OPEN:
+            sock.sendall(message(KEEPALIVE, b""))
+    return pending
 
 
 def _receive(sock: socket.socket, pending: bytes) -> tuple[int, bytes, bytes]:

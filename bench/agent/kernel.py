@@ -51,6 +51,7 @@ class RouteCounter:
 
         A look costs the feeder's core time in proportion to the table, so there are few while the end is
         far away, and between the last ones the pause is as long as a look (at least half a millisecond).
+        No pause is longer than a fiftieth of the time waited, since the rate may change on the way.
         """
         start = previous = time.perf_counter()
         while True:
@@ -63,7 +64,7 @@ class RouteCounter:
                 raise TimeoutError(f"{seen} of {count} prefixes after {timeout:.0f} s")
             previous = before
             remaining = (count - seen) * (after - start) / seen if seen else 0.0
-            time.sleep(min(0.25, max(0.0005, after - before, remaining / 4)))
+            time.sleep(max(0.0005, after - before, min(remaining / 4, (after - start) / 50)))
 
     def close(self) -> None:
         os.close(self._fd)

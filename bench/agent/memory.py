@@ -40,7 +40,7 @@ def idle_percent(net: Topology, speaker: type[Speaker], routes: int, seconds: fl
     try:
         with RouteCounter(net) as counter, running(speaker, net, len(FEEDER_ADDRESSES)) as state:
             try:
-                feeders.extend(Feeder(listener, hold_time=90) for listener in listeners)
+                feeders.extend(Feeder(listener, state.check, hold_time=90) for listener in listeners)
                 time.sleep(2)
                 counter.rebase()
                 feeders[0].send(table.encode())

@@ -20,6 +20,8 @@ from typing import ClassVar, Protocol
 from bench.agent.topology import ASN, FEEDER_ADDRESSES, Topology, run
 
 CONFIGURATIONS = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
+"""Where `python -m bgpd` finds the agent, installed or not."""
 FRR = Path("/usr/lib/frr")
 
 
@@ -77,7 +79,9 @@ class Bird:
         ]
         path = folder / "bird.conf"
         path.write_text("".join([_configuration("bird.conf"), *more]))
-        return [["bird", "-f", "-c", str(path), "-s", str(folder / "bird.ctl"), "-P", str(folder / "bird.pid")]]
+        return [
+            ["bird", "-f", "-c", str(path), "-s", str(folder / "bird.ctl"), "-P", str(folder / "bird.pid")]
+        ]
 
 
 class Frr:
@@ -132,7 +136,7 @@ class Running:
 
     def start(self, argv: list[str]) -> None:
         with self.log.open("ab") as log:
-            process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            process = subprocess.Popen(argv, cwd=ROOT, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         self._processes.append(process)
         self.pids.append(process.pid)
 
