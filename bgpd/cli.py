@@ -81,6 +81,7 @@ def agent(path: str) -> None:
     from bgpd import log  # noqa: PLC0415  commands that do not log need no structlog
 
     log.configure(config.log_level, config.log_format)
+    log.log_problems("warning", config.warnings)
     from bgpd.agent import run  # noqa: PLC0415  imports gRPC, pyroute2 and ExaBGP: 40 MB and half a second
 
     sys.exit(run(config))

@@ -18,13 +18,14 @@ import math
 import os
 import sys
 import traceback
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
 from datetime import UTC, datetime
 from enum import Enum
 from typing import TextIO
 
 import structlog
 
+from bgpd.config import Problem
 from bgpd.throttle import Throttle
 from routes.prefix import FAMILY_BY_SIZE, Address, format_address
 
@@ -116,6 +117,13 @@ def configure(level: str = "info", form: str = "auto", stream: TextIO | None = N
     root.handlers[:] = [_FromLibraries()]
     root.setLevel(logging.INFO if level == "debug" else logging.WARNING)
     return _sink
+
+
+def log_problems(level: str, problems: Iterable[Problem]) -> None:
+    """A line for each thing that is wrong with a configuration file, or doubtful."""
+    log = structlog.get_logger()
+    for problem in problems:
+        log.log(level, f"configuration {level}", **problem._asdict())
 
 
 def _finished(_logger: object, level: str, event: EventDict) -> EventDict:

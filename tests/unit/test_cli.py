@@ -13,7 +13,7 @@ from unittest.mock import Mock
 import pytest
 from click.testing import CliRunner, Result
 
-from bgpd.cli import agent_answers, main
+from bgpd.cli import DEFAULT_CONFIG, UNUSABLE, agent_answers, main
 from bgpd.config import Config
 from bgpd.errors import ConfigError, KernelError, PodbgpError
 from bgpd.lab.run import LabOptions
@@ -123,6 +123,18 @@ def test_check_starts_without_the_daemon_s_libraries(file: Path) -> None:
     assert python("-c", program).stdout.splitlines()[-1] == "[]"
 
 
+def test_the_systemd_unit_starts_what_exists_and_knows_the_exit_codes() -> None:
+    unit = (ROOT / "deploy" / "systemd" / "podbgp-agent.service").read_text()
+    settings = dict(line.split("=", 1) for line in unit.splitlines() if "=" in line and line[0].isalpha())
+    program, *words = settings["ExecStart"].split()
+    assert Path(program).name == "podbgpd"
+    with main.make_context("podbgpd", list(words)) as context:
+        _, command, rest = main.resolve_command(context, list(words))
+        assert command is not None
+        assert command.make_context("agent", rest).params == {"path": DEFAULT_CONFIG}
+    assert settings["RestartPreventExitStatus"] == str(UNUSABLE)
+
+
 class FakeAgent(ModuleType):
     """Takes the place of bgpd.agent."""
 
@@ -153,10 +165,22 @@ def test_the_agent_s_end_is_the_exit_code(
 ) -> None:
     fake = FakeAgent(outcome)
     monkeypatch.setitem(sys.modules, "bgpd.agent", fake)
-    monkeypatch.setattr("bgpd.log.configure", lambda *_arguments: None)
+    monkeypatch.setattr("bgpd.log.configure", Mock())
     result = run("agent", "--config", file)
     assert (result.exit_code, result.stderr) == (code, said)
     assert [config.speaker.asn for config in fake.configs] == [65000]
+
+
+def test_the_agent_logs_what_is_doubtful_in_its_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text(file.read_text().replace("[import]", "[import]\n#").replace("allow", "#"))
+    log_problems = Mock()
+    monkeypatch.setitem(sys.modules, "bgpd.agent", FakeAgent(0))
+    monkeypatch.setattr("bgpd.log.configure", Mock())
+    monkeypatch.setattr("bgpd.log.log_problems", log_problems)
+    assert run("agent", "--config", file).exit_code == 0
+    (level, warnings), _ = log_problems.call_args
+    assert level == "warning"
+    assert [warning.key for warning in warnings] == ["import.allow"]
 
 
 @pytest.mark.parametrize(

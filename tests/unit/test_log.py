@@ -11,6 +11,7 @@ import pytest
 import structlog
 
 from bgpd import log as logs
+from bgpd.config import Problem
 from bgpd.throttle import Throttle
 from routes.path import PeerKind
 from routes.peer import SessionState
@@ -30,6 +31,9 @@ def _restored() -> Iterator[None]:
 
 def json_lines(stream: io.StringIO) -> list[dict[str, object]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+OTHER = Problem("agent.toml", 9, "fib.zzz", "1", "is no known key")
 
 
 class Terminal(io.StringIO):
@@ -187,6 +191,16 @@ def test_a_library_cannot_flood_the_log() -> None:
     for number in range(10_000):
         logging.getLogger("asyncio").error("socket.accept() out of system resource %d", number)
     assert len(json_lines(stream)) == 10
+
+
+def test_what_is_wrong_with_a_file_is_a_line_each() -> None:
+    stream = io.StringIO()
+    logs.configure(stream=stream)
+    logs.log_problems("error", [Problem("agent.toml", 3, "speaker.asn", "0", "must be an integer"), OTHER])
+    assert [(line["level"], line["event"], line["line"], line["key"]) for line in json_lines(stream)] == [
+        ("error", "configuration error", 3, "speaker.asn"),
+        ("error", "configuration error", 9, "fib.zzz"),
+    ]
 
 
 class Recorder:
