@@ -68,9 +68,11 @@ class Capture:
         for packets in self._sockets:
             for _ in range(MOST_PACKETS):
                 try:
-                    packet, (_device, protocol, *_rest) = packets.recvfrom(256)
+                    packet, (_device, protocol, direction, *_rest) = packets.recvfrom(256)
                 except BlockingIOError:
                     break
+                if direction == socket.PACKET_OUTGOING:
+                    continue  # seen when it came in
                 if protocol == ETH_P_IP:
                     self._read_ipv4(packet)
                 elif protocol == ETH_P_IPV6:

@@ -23,7 +23,7 @@ def script(name: str) -> str:
 
 def client(topology: Topology, node: Node, *words: str) -> list[str]:
     """`podbgp` asking a node's agent; its socket is a file, so no namespace has to be entered."""
-    return [script("podbgp"), "--address", f"unix://{topology.agents[node.name].socket}", *words]
+    return [script("podbgp"), "--api", f"unix://{topology.agents[node.name].socket}", *words]
 
 
 def kernel_table(node: Node, version: int, *, colour: bool = False) -> list[str]:
