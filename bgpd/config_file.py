@@ -146,16 +146,20 @@ def _agent(table: Table) -> AgentConfig:
 
 def _advertise(table: Table) -> tuple[Prefix, ...]:
     """The node's own prefixes: disjoint, and such that another speaker would accept them."""
-    good: list[tuple[int, Prefix]] = []
-    for at, own in table.many("advertise", _own_prefix):
-        for earlier, other in good:
-            if other.contains(own) or own.contains(other):
-                how = "is the same as" if own == other else "overlaps"
-                table.wrong("advertise", f"{how} advertise[{earlier}], {other}", at)
-                break
+    good = table.many("advertise", _own_prefix)
+    widest: tuple[int, Prefix] | None = None
+    for at, own in sorted(good, key=_by_range):
+        if widest is not None and widest[1].contains(own):
+            how = "is the same as" if own == widest[1] else "lies inside"
+            table.wrong("advertise", f"{how} advertise[{widest[0]}], {widest[1]}", at)
         else:
-            good.append((at, own))
+            widest = at, own
     return tuple(own for _, own in good)
+
+
+def _by_range(item: tuple[int, Prefix]) -> tuple[int, Prefix]:
+    """Family by family, so that what lies inside a prefix comes right after it."""
+    return len(item[1].address), item[1]
 
 
 def _own_prefix(value: object) -> Prefix:

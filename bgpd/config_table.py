@@ -22,6 +22,7 @@ from bgpd.errors import ConfigError
 T = TypeVar("T")
 
 _LONGEST_VALUE = 60
+_MOST_PROBLEMS = 100
 _SECRETS = ("pass", "secret", "key", "token")
 
 
@@ -48,10 +49,13 @@ class Report:
         self._source = source
         self._wrong: list[_Finding] = []
         self._doubtful: list[_Finding] = []
+        self._wrong_places: set[KeyPath] = set()
+        """Where something is wrong, and everything around it."""
         self._tables: list[Table] = []
 
     def wrong(self, path: KeyPath, value: str, text: str) -> None:
         self._wrong.append(_Finding(path, value, text))
+        self._wrong_places.update(path[:depth] for depth in range(1, len(path) + 1))
 
     def doubtful(self, path: KeyPath, value: str, text: str) -> None:
         self._doubtful.append(_Finding(path, value, text))
@@ -61,7 +65,7 @@ class Report:
 
     def is_wrong(self, path: KeyPath) -> bool:
         """Whether there is a problem at this place or inside it."""
-        return any(finding.path[: len(path)] == path for finding in self._wrong)
+        return path in self._wrong_places
 
     def homes_of(self, key: str) -> list[str]:
         """The sections that do have this key, as headers to write."""
@@ -82,7 +86,11 @@ class Report:
             Problem(self._file, _line(lines, found.path), dotted(found.path), found.value, found.text)
             for found in findings
         ]
-        return tuple(sorted(problems, key=lambda problem: problem.line))
+        problems.sort(key=lambda problem: problem.line)
+        if len(problems) > _MOST_PROBLEMS:
+            left = len(problems) - _MOST_PROBLEMS
+            problems[_MOST_PROBLEMS:] = [Problem(self._file, 0, "", "", f"and {left} more")]
+        return tuple(problems)
 
 
 class Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,7 +111,8 @@ def test_a_peer_has_one_name_however_it_is_written() -> None:
         ('[agent]\nadvertise = ["127.0.0.0/24"]', "is a range that no speaker accepts"),
         ('[agent]\nadvertise = ["::ffff:10.0.0.0/120"]', "IPv4-mapped"),
         ('[agent]\nadvertise = ["10.0.0.0/24", "10.0.0.0/24"]', "is the same as advertise[0]"),
-        ('[agent]\nadvertise = ["10.0.0.0/24", "10.0.0.0/8"]', "overlaps advertise[0], 10.0.0.0/24"),
+        ('[agent]\nadvertise = ["10.0.0.0/24", "10.0.0.0/8"]', "[0] = \"10.0.0.0/24\": lies inside"),
+        ('[agent]\nadvertise = ["10.0.0.0/8", "a00::/16", "10.1.0.0/24"]', "lies inside advertise[0]"),
         ('[agent]\nadvertise = [5]', "agent.advertise[0] = 5: must be a string in quotes"),
         ('[agent]\nnext_hop_ipv4 = "fd00::1"', "must be an IPv4 address"),
         ('[agent]\nnext_hop_ipv6 = "fe80::1"', "must not be a link-local address"),
@@ -258,6 +260,15 @@ def test_everything_that_is_wrong_is_said_at_once_in_the_order_of_the_file() -> 
         (17, "fib.protocol"),
     ]
     assert str(problems[0]).startswith("/etc/podbgp/agent.toml:2: speaker.asn = 0: must be")
+
+
+def test_a_file_full_of_mistakes_is_refused_quickly_and_briefly() -> None:
+    many = ", ".join(f'"10.{number >> 8}.{number & 255}.0/16"' for number in range(40_000))
+    started = time.monotonic()
+    with pytest.raises(InvalidConfigError) as caught:
+        configured(f"[agent]\nadvertise = [{many}]\n")
+    assert time.monotonic() - started < 10
+    assert len(caught.value.problems) == 101
 
 
 @pytest.mark.parametrize(
