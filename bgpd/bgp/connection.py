@@ -30,7 +30,7 @@ class End(NamedTuple):
     """Nothing failed: the loser of a collision, or a stop."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Connection:
     """One TCP connection of a peer."""
 

@@ -382,7 +382,7 @@ class Fsm:
         if c.state is CONNECT:
             text = f"no answer from port {self.config.port}"
             return End(text + self.password_hint())
-        if self.established not in (None, c):
+        if self.established is not None and self.established is not c:
             return collision("the session is established on another connection")
         what = "nothing was heard from the peer"
         if c.state is OPEN_SENT:
@@ -435,6 +435,8 @@ class Fsm:
         if not self.running or self.connections:
             if attempt_failed:
                 self.failures += 1
+            elif self.running and self.retry_at == inf and self.established is None:
+                self._fail(now, idle=False)
             return
         if attempt_failed:
             # The connect retry timer has run since the attempt began.

@@ -139,7 +139,7 @@ class Listener:
         try:
             tcp.set_md5(sock, config.address, password)
         except OSError as error:
-            # Without its key the peer can't connect to us, which is safe; we still connect to it.
+            # The peer's signed SYN is dropped now, and an unsigned connection ends at `prepare_accepted`.
             log.warning(
                 "the kernel refused a peer's TCP MD5 key on the listener, so this peer can't connect to us",
                 peer=config.name,

@@ -38,7 +38,7 @@ from bgpd.bgp.actions import (
 )
 from bgpd.bgp.fsm import Fsm, LocalState
 from bgpd.bgp.message import Keepalive, Notification, Open, Update
-from bgpd.bgp.notifications import Cease, cease, describe
+from bgpd.bgp.notifications import Cease, Code, cease, describe
 from bgpd.bgp.tcp import SocketAddress
 from bgpd.bgp.transport import Transport
 from bgpd.config import PeerConfig, SpeakerConfig
@@ -390,7 +390,10 @@ class PeerSession:
         self.source = None
 
     def _attempt_failed(self, failed: AttemptFailed) -> None:
-        self._remember(failed.text, failed.notification, failed.sent)
+        rejected = failed.notification == cease(Cease.CONNECTION_REJECTED) and not failed.sent
+        if not (rejected and self.last_error is not None and self.last_error.code == Code.OPEN):
+            # A peer that idles after a bad OPEN rejects us: what it, or we, said of the OPEN is the reason.
+            self._remember(failed.text, failed.notification, failed.sent)
         known = failed.text in self._logged_failures or len(self._logged_failures) >= _FAILURES_REMEMBERED
         level = log.debug if known else log.info
         if not known:

@@ -22,7 +22,8 @@ IP_MINTTL = 21
 IPV6_MINHOPCOUNT = 73
 
 _MAPPED = b"\x00" * 10 + b"\xff\xff"
-_BACKLOG = 1024
+_BACKLOG = 65535
+"""Thousands of clients return at once after a restart; the kernel cuts this to net.core.somaxconn."""
 _MAX_TTL = 255
 _DEFAULT_TTL = 64
 
@@ -66,12 +67,15 @@ def listening_socket(endpoint: Endpoint) -> socket.socket:
 
 
 def prepare_accepted(sock: socket.socket, config: PeerConfig) -> None:
-    """Options of a connection that `config`'s peer opened; the key came with the listener's."""
+    """Options of a connection that `config`'s peer opened."""
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     _set_ttl(sock, config.address, outgoing_ttl(config))
     if config.ttl_security:
         set_least_ttl(sock, config.address, least_ttl(config))
+    if config.password:
+        # The listener's key is inherited; but if the kernel had refused it there, anything was let in.
+        set_md5(sock, config.address, config.password)
 
 
 def peer_address(config: PeerConfig) -> SocketAddress:

@@ -199,6 +199,32 @@ def test_the_listener_demands_a_ttl_only_while_all_of_its_peers_have_one() -> No
     run(test)
 
 
+def test_a_key_that_the_kernel_refused_lets_nothing_unsigned_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        speaker, other = Speaker("127.0.0.11"), Speaker("127.0.0.12")
+        real = tcp.set_md5
+
+        def refuse(_sock: socket.socket, _peer: Address, _password: str) -> None:
+            raise OSError(12, "Cannot allocate memory")
+
+        monkeypatch.setattr(tcp, "set_md5", refuse)
+        with capture_logs() as logs:
+            session = speaker.peer_with(other, passive=True, password="secret")
+        assert logs[0]["advice"] == "raise net.core.optmem_max"
+        monkeypatch.setattr(tcp, "set_md5", real)
+        session.start()
+        unsigned = other.peer_with(speaker)
+        unsigned.start()
+        await until(lambda: speaker.listener.counters.accepted > 0)
+        await asyncio.sleep(0.3)
+        assert speaker.recorder.up == 0
+        assert session.counters.messages_in == 0
+        await speaker.close()
+        await other.close()
+
+    run(test)
+
+
 def test_a_password_that_is_too_long_is_said_so() -> None:
     with pytest.raises(OSError, match="at most 80 bytes, this has 81"):
         tcp.connecting_socket(replace(IBGP, password="x" * 81))
