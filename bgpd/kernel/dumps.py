@@ -115,10 +115,11 @@ class AddressReader(_MessageReader):
 
 
 class TableReader(RouteReader):
-    """Sorts the routes of a table into ours and others'."""
+    """Sorts the routes of a table into ours and others'; what else has our protocol is neither."""
 
-    def __init__(self, ownership: Ownership, objects: ObjectMap) -> None:
-        super().__init__(ownership, objects)
+    def __init__(self, ownership: Ownership, objects: ObjectMap, *, foreign_only: bool = False) -> None:
+        super().__init__(ownership, objects, ownership.protocol if foreign_only else None)
+        self._protocol = ownership.protocol
         self.entries: dict[int, dict[Prefix, FibEntry]] = {metric: {} for metric in ownership.metrics}
         self.foreign: list[ForeignRoute] = []
 
@@ -127,12 +128,8 @@ class TableReader(RouteReader):
         for _, nlri, shape in self.read(data):
             if shape.place is Place.OURS:
                 self.entries[shape.metric][nlri] = shape.entry
-            elif shape.place is not Place.IGNORED:
+            elif shape.place is not Place.IGNORED and shape.protocol != self._protocol:
                 self.foreign.append(foreign_route(nlri, shape))
-
-    def inline_shapes(self) -> list[FibEntry]:
-        """The distinct IPv4 entries of ours that use no next-hop object."""
-        return [shape.entry for shape in self.shapes() if shape.place is Place.OURS and not shape.object_id]
 
 
 class PlaceReader(RouteReader):

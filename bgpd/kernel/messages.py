@@ -18,12 +18,15 @@ from typing import NamedTuple
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from bgpd.kernel import rtnetlink as nl
-from routes.fib import FibEntry
-from routes.prefix import Prefix
+from routes.fib import FibEntry, Hop
+from routes.prefix import Address, Prefix, format_address
 
 CHUNK_BYTES = 60_000
 CHUNK_MESSAGES = 1_000
 """A chunk is what one send carries; each of its messages can queue one error on the socket."""
+
+TEMPLATE_LIMIT = 1_000
+"""Shapes that are remembered; a few exist, unless preferred sources change all the time."""
 
 FAMILY_OF_SIZE = {4: nl.AF_INET, 16: nl.AF_INET6}
 ANY_ADDRESS = {4: "0.0.0.0", 16: "::"}  # noqa: S104  # a placeholder in a template, nothing is bound to it
@@ -51,64 +54,70 @@ class Chunk(NamedTuple):
 
 
 class _Shape(NamedTuple):
+    operation: Operation
+    metric: int
     size: int
     """Bytes of the destination address: 4 or 16."""
+    source: bytes | None
     hops: tuple[tuple[int, bool], ...]
     """Bytes of each gateway (0: none), and whether it is on-link."""
-    source: bool
-    by_object: bool
-    removal: bool
-    metric: int
+    by_object: bool = False
 
 
 class _Template:
-    """A tail whose variable places are known, and the fixed bytes before it."""
+    """A message without sequence number, destination, gateways and interfaces."""
 
     def __init__(self, shape: _Shape, table: int, protocol: int) -> None:
         encoded = _encode(shape, table, protocol)
+        tail = encoded[32 + shape.size :]
+        layout = Struct(f"=8sI5sB14s{shape.size}s{len(tail)}s")
+        self.pack = layout.pack
+        self.size = layout.size
+        self.head = nl.HEADER.pack(layout.size, *shape.operation, 0, 0)[:8]
+        self.middle = encoded[12:17]
         self.rest = encoded[18:32]
         """From behind rtm_dst_len to the header of RTA_DST."""
-        self._tail = encoded[32 + shape.size :]
-        self._gateways: list[tuple[int, int]] = []
-        self._links: list[int] = []
-        self._source = 0
-        self._object = 0
-        self._find_places(self._tail, 0, len(self._tail))
+        self.fixed: list[bytes] = []
+        """What of the tail is before, between and behind the variable places."""
+        start = 0
+        for begin, end in sorted(_places(tail, 0, len(tail))):
+            self.fixed.append(tail[start:begin])
+            start = end
+        self.fixed.append(tail[start:])
 
-    def _find_places(self, tail: bytes, start: int, end: int) -> None:
-        for kind, begin, stop in nl.attributes(tail, start, end):
-            if kind == nl.RTA_OIF:
-                self._links.append(begin)
-            elif kind == nl.RTA_GATEWAY:
-                self._gateways.append((begin, stop))
-            elif kind == nl.RTA_VIA:
-                self._gateways.append((begin + 2, stop))
-            elif kind == nl.RTA_PREFSRC:
-                self._source = begin
-            elif kind == nl.RTA_NH_ID:
-                self._object = begin
-            elif kind == nl.RTA_MULTIPATH:
-                place = begin
-                while place < stop:  # rtnexthop: length, flags, weight, ifindex, attributes
-                    size = nl.ATTRIBUTE.unpack_from(tail, place)[0]
-                    self._links.append(place + 4)
-                    self._find_places(tail, place + 8, place + size)
-                    place += size
+    def tail(self, hops: tuple[Hop, ...]) -> bytes:
+        """The tail with these next hops, which have the shape of the template."""
+        fixed = self.fixed
+        if len(hops) == 1:
+            gateway, ifindex, _ = hops[0]
+            if gateway is None:
+                return fixed[0] + nl.U32.pack(ifindex) + fixed[1]
+            return fixed[0] + gateway + fixed[1] + nl.U32.pack(ifindex) + fixed[2]
+        parts = [fixed[0]]
+        at = 1
+        for gateway, ifindex, _ in hops:
+            parts += (nl.U32.pack(ifindex), fixed[at])
+            at += 1
+            if gateway is not None:
+                parts += (gateway, fixed[at])
+                at += 1
+        return b"".join(parts)
 
-    def tail(self, entry: FibEntry, object_id: int) -> bytes:
-        """The tail for this entry."""
-        tail = bytearray(self._tail)
-        if object_id:
-            nl.U32.pack_into(tail, self._object, object_id)
-        else:
-            for place, hop in zip(self._links, entry.hops, strict=False):
-                nl.U32.pack_into(tail, place, hop.ifindex)
-            gateways = [hop.gateway for hop in entry.hops if hop.gateway is not None]
-            for (begin, stop), gateway in zip(self._gateways, gateways, strict=False):
-                tail[begin:stop] = gateway
-        if self._source and entry.preferred_source is not None:
-            tail[self._source : self._source + len(entry.preferred_source)] = entry.preferred_source
-        return bytes(tail)
+
+def _places(tail: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Where gateways, interfaces and the number of a next-hop object are."""
+    for kind, begin, stop in nl.attributes(tail, start, end):
+        if kind in (nl.RTA_OIF, nl.RTA_GATEWAY, nl.RTA_NH_ID):
+            yield begin, stop
+        elif kind == nl.RTA_VIA:
+            yield begin + 2, stop
+        elif kind == nl.RTA_MULTIPATH:
+            place = begin
+            while place < stop:  # rtnexthop: length, flags, weight, ifindex, attributes
+                size = nl.ATTRIBUTE.unpack_from(tail, place)[0]
+                yield place + 4, place + 8
+                yield from _places(tail, place + 8, place + size)
+                place += size
 
 
 class _rtmsg(rtmsg):  # type: ignore[misc]  # noqa: N801  # pyroute2 is untyped, and names messages as C does
@@ -133,12 +142,12 @@ def _encode(shape: _Shape, table: int, protocol: int) -> bytes:
         ("RTA_TABLE", table),
         ("RTA_PRIORITY", shape.metric),
     ]
-    if shape.removal:
+    if shape.operation is REMOVE:
         message["scope"] = nl.RT_SCOPE_NOWHERE  # any scope and any type
     else:
         message["type"] = nl.RTN_UNICAST if shape.hops or shape.by_object else nl.RTN_UNREACHABLE
-        if shape.source:
-            attributes.append(("RTA_PREFSRC", ANY_ADDRESS[shape.size]))
+        if shape.source is not None:
+            attributes.append(("RTA_PREFSRC", format_address(Address(shape.source))))
         _add_hops(message, shape)
     message.encode()
     return bytes(message.data)
@@ -171,29 +180,30 @@ def _gateway(size: int, gateway_size: int) -> list[tuple[str, object]]:
     return [("RTA_VIA", {"family": FAMILY_OF_SIZE[gateway_size], "addr": ANY_ADDRESS[gateway_size]})]
 
 
-class _Prepared(NamedTuple):
-    """All of a message but sequence number, prefix length and address."""
-
-    pack: Callable[..., bytes]
-    head: bytes
-    middle: bytes
-    rest: bytes
-    tail: bytes
-    size: int
+Prepared = tuple[Callable[..., bytes], bytes, bytes, bytes, bytes, int]
+"""Of a message: how to pack it, what is before the sequence number, before and behind the prefix length,
+the tail, and its size."""
 
 
 class RouteEncoder:
     """Makes chunks of route messages for one table and protocol.
 
-    `next_seq(count)` reserves sequence numbers, so that every error finds its prefix.
+    `next_seq(count)` reserves sequence numbers, so that every error finds its prefix; `note` hears of each
+    entry that is about to be in the kernel.
     """
 
-    def __init__(self, table: int, protocol: int, next_seq: Callable[[int], int]) -> None:
+    def __init__(
+        self,
+        table: int,
+        protocol: int,
+        next_seq: Callable[[int], int],
+        note: Callable[[FibEntry], None] = lambda _: None,
+    ) -> None:
+        self._note = note
         self._next_seq = next_seq
         self._table = table
         self._protocol = protocol
         self._templates: dict[_Shape, _Template] = {}
-        self._layouts: dict[tuple[int, int], Struct] = {}
 
     def chunks(
         self,
@@ -203,17 +213,21 @@ class RouteEncoder:
         object_of: Callable[[FibEntry], int],
     ) -> Iterator[Chunk]:
         """Encode `items`; `object_of` names the next-hop object of an IPv4 entry, or 0."""
-        prepared: dict[int, dict[int, _Prepared]] = {4: {}, 16: {}}
+        prepared: dict[int, dict[int, Prepared]] = {4: {}, 16: {}}
         parts: list[bytes] = []
         taken: list[tuple[Prefix, FibEntry]] = []
         seq = self._next_seq(CHUNK_MESSAGES)
         room = CHUNK_BYTES
+        installs = operation is not REMOVE
         for item in items:
             (address, length), entry = item
             known = prepared[len(address)]
             ready = known.get(id(entry))
             if ready is None:
-                ready = known[id(entry)] = self._prepare(operation, metric, len(address), entry, object_of)
+                object_id = object_of(entry) if installs and len(address) == 4 else 0
+                if installs:
+                    self._note(entry)
+                ready = known[id(entry)] = self._prepare(operation, metric, len(address), entry, object_id)
             pack, head, middle, rest, tail, size = ready
             if size > room or len(taken) == CHUNK_MESSAGES:
                 yield _chunk(parts, taken, seq)
@@ -231,25 +245,26 @@ class RouteEncoder:
         metric: int,
         size: int,
         entry: FibEntry,
-        object_of: Callable[[FibEntry], int],
-    ) -> _Prepared:
-        removal = operation.kind == nl.RTM_DELROUTE
-        object_id = 0 if removal or size == 16 else object_of(entry)
-        if removal:
-            shape = _Shape(size, (), False, False, True, metric)
+        object_id: int,
+    ) -> Prepared:
+        hops, source, _ = entry
+        if object_id or operation is REMOVE:
+            hops = ()
+        gateways = tuple([(len(gateway or b""), onlink) for gateway, _, onlink in hops])
+        template = self._template(_Shape(operation, metric, size, source, gateways, object_id != 0))
+        if object_id:
+            tail = template.fixed[0] + nl.U32.pack(object_id)
         else:
-            hops = tuple((len(hop.gateway or b""), hop.onlink) for hop in entry.hops) if not object_id else ()
-            shape = _Shape(size, hops, entry.preferred_source is not None, bool(object_id), False, metric)
+            tail = template.tail(hops) if hops else template.fixed[0]
+        return template.pack, template.head, template.middle, template.rest, tail, template.size
+
+    def _template(self, shape: _Shape) -> _Template:
         template = self._templates.get(shape)
         if template is None:
+            if len(self._templates) >= TEMPLATE_LIMIT:
+                self._templates.clear()
             template = self._templates[shape] = _Template(shape, self._table, self._protocol)
-        tail = template.tail(entry, object_id)
-        layout = self._layouts.get((size, len(tail)))
-        if layout is None:
-            layout = self._layouts[size, len(tail)] = Struct(f"=8sI5sB14s{size}s{len(tail)}s")
-        head = nl.HEADER.pack(layout.size, *operation, 0, 0)[:8]
-        middle = bytes((0, 0, 0, 0, FAMILY_OF_SIZE[size]))
-        return _Prepared(layout.pack, head, middle, template.rest, tail, layout.size)
+        return template
 
 
 def _chunk(parts: list[bytes], items: list[tuple[Prefix, FibEntry]], first_seq: int) -> Chunk:

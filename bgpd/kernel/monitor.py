@@ -5,21 +5,26 @@ It must never be used for commands.  A filter in the kernel (cBPF) hides what ou
 known by its port id, and routes of tables that nobody here looks at; so a bulk install of ours costs no
 notification, and foreign churn in other tables costs nothing.
 
-The kernel drops notifications when the socket is full (ENOBUFS).  The socket survives; the event is
-`Overrun`, and the answer to it is to dump again.
+Two things happen unseen.  The kernel drops notifications when the socket is full (ENOBUFS); the socket
+survives.  And IPv4 routes go without a notification when their link goes down, when it loses its last
+address, when their preferred source goes, or when their next-hop object goes, which losing the carrier
+does.  A link that is up again when somebody looks makes no difference.  The event for all of them is
+`Overrun`, and the answer is to dump again.
 """
 
 from __future__ import annotations
 
 import ctypes
 import socket
+from dataclasses import dataclass
 from struct import Struct
-from typing import NamedTuple, Self
+from typing import Self
 
 from bgpd.errors import KernelError
 from bgpd.kernel import rtnetlink as nl
 from bgpd.kernel.command_socket import grow_receive_buffer
-from bgpd.kernel.route_reader import ObjectMap, Ownership, Place, RouteReader
+from bgpd.kernel.dumps import IFADDRMSG, IFINFOMSG
+from bgpd.kernel.route_reader import InUse, ObjectMap, Ownership, Place, RouteReader
 from routes.fib import FibEntry
 from routes.prefix import Prefix
 
@@ -38,7 +43,8 @@ GROUPS = (
 )
 
 
-class EntryChanged(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class EntryChanged:
     """Somebody else changed what is in a place (table and metric) of ours.  See `Fib.observed`."""
 
     nlri: Prefix
@@ -50,20 +56,24 @@ class EntryChanged(NamedTuple):
     """What a removal took."""
 
 
-class LinksChanged(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class LinksChanged:
     """Links came, went, or changed."""
 
 
-class AddressesChanged(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class AddressesChanged:
     """Addresses of this node came or went."""
 
 
-class ForeignRoutesChanged(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ForeignRoutesChanged:
     """Routes came or went that next hops may be resolved by."""
 
 
-class Overrun(NamedTuple):
-    """Something was missed: read our entries again."""
+@dataclass(frozen=True, slots=True)
+class Overrun:
+    """Entries of ours may have changed unseen: read them again."""
 
     reason: str
 
@@ -79,8 +89,9 @@ KIND = Struct("=4xH")
 class Monitor:
     """A socket that reports what others change.  Not for several threads at a time."""
 
-    def __init__(self, ownership: Ownership, objects: ObjectMap, hidden_port_id: int) -> None:
+    def __init__(self, ownership: Ownership, objects: ObjectMap, in_use: InUse, hidden_port_id: int) -> None:
         self._objects = objects
+        self._in_use = in_use
         self._reader = RouteReader(ownership, objects)
         try:
             self._socket = socket.socket(
@@ -139,10 +150,10 @@ class Monitor:
         if kind in (nl.RTM_NEWROUTE, nl.RTM_DELROUTE):
             self._take_routes(data, events, once)
         elif kind in LINKS:
-            if data[nl.HEADER_SIZE] != nl.AF_BRIDGE:
-                once[LinksChanged()] = None
+            self._take_link(data, kind, once)
         elif kind in ADDRESSES:
             once[AddressesChanged()] = None
+            self._take_address(data, kind, once)
         elif kind in OBJECTS:
             self._take_object(data, once)
 
@@ -154,6 +165,24 @@ class Monitor:
                 events.append(EntryChanged(nlri, shape.metric, entry, shape.protocol, gone))
             if shape.place in (Place.FOREIGN, Place.IN_OUR_PLACE):
                 once[ForeignRoutesChanged()] = None
+
+    def _take_link(self, data: bytes, kind: int, once: dict[KernelEvent, None]) -> None:
+        family, _, ifindex, flags, _ = IFINFOMSG.unpack_from(data, nl.HEADER_SIZE)
+        if family == nl.AF_BRIDGE:
+            return
+        once[LinksChanged()] = None
+        working = kind == nl.RTM_NEWLINK and flags & nl.IFF_UP and flags & nl.IFF_LOWER_UP
+        if not working and ifindex in self._in_use.links:
+            once[Overrun(f"link {ifindex} went down, and entries with it")] = None
+
+    def _take_address(self, data: bytes, kind: int, once: dict[KernelEvent, None]) -> None:
+        _, _, _, _, ifindex = IFADDRMSG.unpack_from(data, nl.HEADER_SIZE)
+        if kind == nl.RTM_NEWADDR:
+            return
+        start = nl.HEADER_SIZE + IFADDRMSG.size
+        values = {data[begin:end] for _, begin, end in nl.attributes(data, start, len(data))}
+        if ifindex in self._in_use.links or not values.isdisjoint(self._in_use.sources):
+            once[Overrun(f"link {ifindex} lost an address, and maybe entries with it")] = None
 
     def _take_object(self, data: bytes, once: dict[KernelEvent, None]) -> None:
         for message in nl.messages(data):

@@ -31,7 +31,7 @@ from bgpd.kernel.dumps import (
 from bgpd.kernel.messages import CREATE, FAMILY_OF_SIZE, REMOVE, REPLACE, Operation, RouteEncoder
 from bgpd.kernel.monitor import Monitor
 from bgpd.kernel.next_hop_objects import DEFAULT_THRESHOLD, NextHopObjects
-from bgpd.kernel.route_reader import Ownership
+from bgpd.kernel.route_reader import InUse, Ownership
 from routes.fib import UNREACHABLE, Applied, Delta, Failure, FibEntry, Found
 from routes.next_hop import ForeignRoute, InterfaceAddress, Link
 from routes.prefix import Prefix
@@ -80,7 +80,8 @@ class Kernel:
         self._ownership = Ownership(table, protocol, frozenset(metrics))
         self._lock = threading.Lock()
         self._socket = CommandSocket()
-        self._encoder = RouteEncoder(table, protocol, self._socket.next_seq)
+        self._in_use = InUse(set(), set())
+        self._encoder = RouteEncoder(table, protocol, self._socket.next_seq, self._in_use.note)
         self._objects = NextHopObjects(self._socket, self._ownership, object_threshold)
         self._loosened = 0
 
@@ -96,7 +97,7 @@ class Kernel:
 
     def monitor(self) -> Monitor:
         """A monitor of what others change; what this kernel object changes is hidden from it."""
-        return Monitor(self._ownership, self._objects.map, self._socket.port_id)
+        return Monitor(self._ownership, self._objects.map, self._in_use, self._socket.port_id)
 
     # Reading
 
@@ -106,31 +107,42 @@ class Kernel:
             self._objects.load()
             entries: dict[int, dict[Prefix, FibEntry]] = {metric: {} for metric in self._ownership.metrics}
             foreign: list[ForeignRoute] = []
-            for family in (nl.AF_INET, nl.AF_INET6):
-                for reader in self._tables(family):
-                    foreign += reader.foreign
-                    for metric, found in reader.entries.items():
-                        entries[metric].update(found)
-                    if family == nl.AF_INET:
-                        self._objects.note_inline(reader.inline_shapes())
+            for table, family in self._tables():
+                reader = dump(
+                    route_request(family, table), lambda: TableReader(self._ownership, self._objects.map)
+                )
+                foreign += reader.foreign
+                for metric, found in reader.entries.items():
+                    entries[metric].update(found)
+            self._note(entries)
             return KernelSnapshot(entries, _links(), _addresses(), tuple(foreign))
 
-    def _tables(self, family: int) -> list[TableReader]:
-        tables = {nl.RT_TABLE_MAIN, self._ownership.table}
-        return [
-            dump(route_request(family, table), lambda: TableReader(self._ownership, self._objects.map))
-            for table in sorted(tables)
-        ]
+    def _tables(self) -> list[tuple[int, int]]:
+        """The tables to read, each for both families: next hops are resolved in main, wherever ours are."""
+        tables = sorted({nl.RT_TABLE_MAIN, self._ownership.table})
+        return [(table, family) for table in tables for family in (nl.AF_INET, nl.AF_INET6)]
+
+    def _note(self, entries: dict[int, dict[Prefix, FibEntry]]) -> None:
+        """Remember what the entries that exist depend on."""
+        present = [item for found in entries.values() for item in found.items()]
+        shapes = {id(entry): entry for _, entry in present}
+        now = InUse(set(), set())
+        for entry in shapes.values():
+            now.note(entry)
+        for kept, found in zip(self._in_use, now, strict=True):
+            kept.update(found)  # type: ignore[arg-type]  # zip loses which set is which
+            kept.intersection_update(found)  # the monitor may look at any moment: never empty in between
+        self._objects.note_present({id(entry): entry for (address, _), entry in present if len(address) == 4})
 
     def surroundings(self) -> Surroundings:
         """Read only what next hops are resolved in."""
         with self._lock:
-            foreign = [
-                route
-                for family in (nl.AF_INET, nl.AF_INET6)
-                for reader in self._tables(family)
-                for route in reader.foreign
-            ]
+            foreign: list[ForeignRoute] = []
+            for table, family in self._tables():
+                foreign += dump(
+                    route_request(family, table),
+                    lambda: TableReader(self._ownership, self._objects.map, foreign_only=True),
+                ).foreign
             return Surroundings(_links(), _addresses(), tuple(foreign))
 
     def _read_places(self, metric: int, prefixes: Iterable[Prefix]) -> dict[Prefix, Found]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import errno
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from struct import Struct
 from typing import NamedTuple
 
@@ -41,6 +41,18 @@ FOREIGN_STEP = 4_096
 
 NHMSG = Struct("=BBBBI")
 """family, scope, protocol, reserved, flags."""
+USUAL = {
+    size: Struct(f"=BBBBI4sI4sI4s{gateway}s") for gateway in (4, 16) for size in (NHMSG.size + 20 + gateway,)
+}
+"""An object with ID, link and gateway, as the kernel writes it, by its size."""
+USUAL_HEADERS = {
+    gateway: (
+        nl.ATTRIBUTE.pack(8, nl.NHA_ID),
+        nl.ATTRIBUTE.pack(8, nl.NHA_OIF),
+        nl.ATTRIBUTE.pack(4 + gateway, nl.NHA_GATEWAY),
+    )
+    for gateway in (4, 16)
+}
 GROUP_MEMBER = Struct("=IB3x")
 
 
@@ -88,6 +100,17 @@ class _ObjectReader:
                     self.map.hops[group] = tuple(hops)
 
     def _read(self, data: bytes, message: nl.Message) -> None:
+        usual = USUAL.get(message.end - message.start)
+        if usual is not None:
+            _, _, protocol, _, flags, id_header, number, link_header, ifindex, header, gateway = (
+                usual.unpack_from(data, message.start)
+            )
+            if (id_header, link_header, header) == USUAL_HEADERS[len(gateway)]:
+                self._found(number, protocol, Hop(Address(gateway), ifindex, bool(flags & nl.RTNH_F_ONLINK)))
+                return
+        self._read_unusual(data, message)
+
+    def _read_unusual(self, data: bytes, message: nl.Message) -> None:
         _, _, protocol, _, flags = NHMSG.unpack_from(data, message.start)
         values = {
             key: data[begin:end]
@@ -100,26 +123,22 @@ class _ObjectReader:
             gateway = values.get(nl.NHA_GATEWAY)
             onlink = bool(flags & nl.RTNH_F_ONLINK)
             hop = Hop(Address(gateway) if gateway else None, nl.u32(values[nl.NHA_OIF], 0), onlink)
-            self.map.hops[object_id] = (hop,)
-            if protocol == self._protocol and object_id - FIRST_ID in range(ID_COUNT):
-                self.map.ours.add(object_id)
+            self._found(object_id, protocol, hop)
+
+    def _found(self, object_id: int, protocol: int, hop: Hop) -> None:
+        self.map.hops[object_id] = (hop,)
+        if protocol == self._protocol and FIRST_ID <= object_id < FIRST_ID + ID_COUNT:
+            self.map.ours.add(object_id)
 
 
 class _Template(NamedTuple):
-    """The fixed bytes of a message that creates an object."""
+    """A message that creates an object: how to pack it, and its fixed bytes in order."""
 
-    layout: Struct
+    pack: Callable[..., bytes]
     head: bytes
     before_id: bytes
     before_link: bytes
     before_gateway: bytes
-
-    def message(self, seq: int, object_id: int, hop: Hop) -> bytes:
-        fixed = self.before_link, self.before_gateway
-        packed: bytes = self.layout.pack(
-            self.head, seq, self.before_id, object_id, fixed[0], hop.ifindex, fixed[1], hop.gateway
-        )
-        return packed
 
 
 def _template(size: int, onlink: bool, protocol: int) -> _Template:
@@ -132,7 +151,7 @@ def _template(size: int, onlink: bool, protocol: int) -> _Template:
     message["header"]["flags"] = nl.NLM_F_REQUEST | nl.NLM_F_CREATE | nl.NLM_F_EXCL
     message.encode()
     data = bytes(message.data)
-    return _Template(Struct(f"=8sI16sI4sI4s{size}s"), data[:8], data[12:28], data[32:36], data[40:44])
+    return _Template(Struct(f"=8sI16sI4sI4s{size}s").pack, data[:8], data[12:28], data[32:36], data[40:44])
 
 
 class NextHopObjects:
@@ -164,11 +183,11 @@ class NextHopObjects:
         self._ids = {self.map.hops[object_id][0]: object_id for object_id in sorted(found.ours)}
         self._on_link = Counter(hop.ifindex for hop in self._ids)
 
-    def note_inline(self, shapes: Iterable[FibEntry]) -> None:
-        """Start counting anew with the entries that a dump found without objects."""
+    def note_present(self, shapes: Mapping[int, FibEntry]) -> None:
+        """Start counting anew with the IPv4 entries that a dump found."""
         self._inline.clear()
-        for entry in shapes:
-            if len(entry.hops) == 1:
+        for entry in shapes.values():
+            if len(entry.hops) == 1 and entry.hops[0] not in self._ids:
                 self._inline[entry.hops[0].ifindex].add(entry.hops[0])
 
     def id_of(self, entry: FibEntry) -> int:
@@ -176,7 +195,7 @@ class NextHopObjects:
         return self._ids.get(entry.hops[0], 0) if len(entry.hops) == 1 else 0
 
     def prepare(self, items: Iterable[tuple[Prefix, FibEntry]]) -> None:
-        """Create the objects that these entries need."""
+        """Create the objects that these entries need; the hops of one call to `_create` share a link."""
         shapes = {id(entry): entry for (address, _), entry in items if len(address) == 4}
         if not shapes or not self._supported:
             return
@@ -194,47 +213,59 @@ class NextHopObjects:
 
     def _create(self, hops: list[Hop]) -> None:
         """Give each hop an object; those that get none stay inline, where the kernel says why."""
-        for _ in range(CREATE_ROUNDS):
-            taken: list[Hop] = []
-            for start in range(0, len(hops), CHUNK_MESSAGES):
-                taken += self._create_chunk(hops[start : start + CHUNK_MESSAGES])
-            if not taken or not self._supported:
-                return
-            hops, self._next = taken, self._next + FOREIGN_STEP
+        kinds: defaultdict[tuple[int, bool], list[Hop]] = defaultdict(list)
+        for hop in hops:
+            kinds[len(hop[0] or b""), hop[2]].append(hop)
+        for kind, alike in kinds.items():
+            left = alike
+            for _ in range(CREATE_ROUNDS):
+                taken: list[Hop] = []
+                for start in range(0, len(left), CHUNK_MESSAGES):
+                    taken += self._create_chunk(self._template(kind), left[start : start + CHUNK_MESSAGES])
+                if not taken or not self._supported:
+                    break
+                left, self._next = taken, self._next + FOREIGN_STEP
 
-    def _create_chunk(self, hops: list[Hop]) -> list[Hop]:
+    def _create_chunk(self, template: _Template, hops: list[Hop]) -> list[Hop]:
         """Create objects; the hops whose ID was taken by somebody else."""
+        ids = self._new_ids(len(hops))
         first = self._socket.next_seq(len(hops))
-        ids = [self._new_id() for _ in hops]
-        parts = [self._message(first + at, ids[at], hop) for at, hop in enumerate(hops)]
-        failures = self._socket.transact(with_fence(parts), first + len(hops) - 1)
-        taken = []
-        for at, hop in enumerate(hops):
-            failure = failures.get(first + at)
-            if failure is None:
-                self._ids[hop] = ids[at]
-                self._on_link[hop.ifindex] += 1
-                self.map.hops[ids[at]] = (hop,)
-                self.map.ours.add(ids[at])
-            elif failure.code == errno.EEXIST:
+        pack, head, before_id, before_link, before_gateway = template
+        parts = [
+            pack(head, seq, before_id, object_id, before_link, ifindex, before_gateway, gateway)
+            for seq, (object_id, (gateway, ifindex, _)) in enumerate(zip(ids, hops, strict=True), first)
+        ]
+        taken: list[Hop] = []
+        for seq, failure in self._socket.transact(with_fence(parts), first + len(hops) - 1).items():
+            hop = hops[seq - first]
+            ids[seq - first] = 0
+            if failure.code == errno.EEXIST:
                 taken.append(hop)
             elif failure.code == errno.EOPNOTSUPP:
                 self._supported = False
+        made = {object_id: (hop,) for object_id, hop in zip(ids, hops, strict=True) if object_id}
+        self.map.hops.update(made)
+        self.map.ours.update(made)
+        self._ids.update((hop, object_id) for object_id, (hop,) in made.items())
+        self._on_link[hops[0].ifindex] += len(made)
         return taken
 
-    def _message(self, seq: int, object_id: int, hop: Hop) -> bytes:
-        key = (len(hop.gateway or b""), hop.onlink)
-        template = self._templates.get(key)
+    def _template(self, kind: tuple[int, bool]) -> _Template:
+        template = self._templates.get(kind)
         if template is None:
-            template = self._templates[key] = _template(*key, self._ownership.protocol)
-        return template.message(seq, object_id, hop)
+            template = self._templates[kind] = _template(*kind, self._ownership.protocol)
+        return template
 
-    def _new_id(self) -> int:
-        for _ in range(ID_COUNT):
-            object_id = FIRST_ID + self._next % ID_COUNT
-            self._next += 1
-            if object_id not in self.map.hops:
-                return object_id
+    def _new_ids(self, number: int) -> list[int]:
+        found: list[int] = []
+        known = self.map.hops
+        for at in range(self._next, self._next + ID_COUNT):
+            object_id = FIRST_ID + at % ID_COUNT
+            if object_id not in known:
+                found.append(object_id)
+                if len(found) == number:
+                    self._next = at + 1
+                    return found
         raise KernelError(f"all {ID_COUNT} IDs of next-hop objects are used")
 
     # Removing what nothing uses

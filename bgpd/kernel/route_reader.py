@@ -8,7 +8,7 @@ end up in `FibEntry.odd`, so that an entry that was changed by hand differs from
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from enum import Enum
 from struct import Struct
 from typing import NamedTuple
@@ -28,7 +28,7 @@ RTMSG = Struct("=BBBBBBBBI")
 """family, dst_len, src_len, tos, table, protocol, scope, type, flags."""
 RTNEXTHOP = Struct("=HBBi")
 """length, flags, weight, ifindex."""
-RTMSG_END = 28
+RTMSG_END, PROTOCOL_AT = 28, 21
 DST_START, DST_END = 36, {nl.AF_INET: 44, nl.AF_INET6: 56}
 """Where RTA_DST lies in messages that begin with RTA_TABLE and RTA_DST, as the kernel writes them."""
 DST_HEADER = {family: nl.ATTRIBUTE.pack(end - DST_START, nl.RTA_DST) for family, end in DST_END.items()}
@@ -80,6 +80,21 @@ class ObjectMap(NamedTuple):
     ours: set[int]
 
 
+class InUse(NamedTuple):
+    """What entries of ours depend on, or did since the last dump."""
+
+    links: set[int]
+    sources: set[bytes]
+    """Preferred sources."""
+
+    def note(self, entry: FibEntry) -> None:
+        """This entry is in the kernel, or is about to be."""
+        for hop in entry.hops:
+            self.links.add(hop.ifindex)
+        if entry.preferred_source is not None:
+            self.sources.add(entry.preferred_source)
+
+
 class Ownership(NamedTuple):
     """What makes a route ours."""
 
@@ -94,13 +109,47 @@ class Ownership(NamedTuple):
         return Place.OURS if protocol == self.protocol else Place.IN_OUR_PLACE
 
 
+class _Skeleton(NamedTuple):
+    """How to read messages that differ from a known one only in gateway, interface and object."""
+
+    layout: Struct
+    """Of what is behind RTA_DST: fixed bytes, and between them the variable places."""
+    fixed: tuple[bytes, ...]
+    gateway: int
+    """Where in what is unpacked it is; 0: there is none."""
+    link: int
+    object_id: int
+    like: RouteShape
+
+
+def _skeleton(data: bytes, behind: int, end: int, shape: RouteShape) -> _Skeleton:
+    places: list[tuple[int, int, int]] = []
+    for key, begin, stop in nl.attributes(data, behind, end):
+        if key in (nl.RTA_GATEWAY, nl.RTA_OIF, nl.RTA_NH_ID):
+            places.append((begin, stop, key))
+        elif key == nl.RTA_VIA:
+            places.append((begin + 2, stop, nl.RTA_GATEWAY))
+    layout, at = "=", behind
+    for begin, stop, key in places:
+        layout += f"{begin - at}s" + (f"{stop - begin}s" if key == nl.RTA_GATEWAY else "I")
+        at = stop
+    layout += f"{end - at}s"
+    where = {key: 2 * number + 1 for number, (_, _, key) in enumerate(places)}
+    struct = Struct(layout)
+    gateway, link, object_id = (where.get(key, 0) for key in (nl.RTA_GATEWAY, nl.RTA_OIF, nl.RTA_NH_ID))
+    return _Skeleton(struct, struct.unpack_from(data, behind)[::2], gateway, link, object_id, shape)
+
+
 class RouteReader:
     """Turns buffers of route messages into prefixes and shapes."""
 
-    def __init__(self, ownership: Ownership, objects: ObjectMap) -> None:
+    def __init__(self, ownership: Ownership, objects: ObjectMap, skipped: int | None = None) -> None:
+        self._skipped = skipped
+        """A protocol whose routes are not looked at."""
         self._ownership = ownership
         self._objects = objects
         self._memo: dict[bytes, RouteShape] = {}
+        self._skeletons: dict[tuple[bytes, int], _Skeleton] = {}
         self.done = False
         self.interrupted = False
 
@@ -116,13 +165,16 @@ class RouteReader:
                 raise KernelError(f"route message of {size} bytes in a buffer with {end - offset} left")
             if flags & nl.NLM_F_DUMP_INTR:
                 self.interrupted = True
+            if data[offset + PROTOCOL_AT] == self._skipped:
+                offset += (size + 3) & ~3
+                continue
             behind = offset + DST_END.get(family, 0)
             if length and data[offset + DST_START : offset + DST_START + 4] == DST_HEADER.get(family):
                 address = data[offset + DST_START + 4 : behind]
                 key = data[offset + 18 : offset + DST_START] + data[behind : offset + size]
                 shape = memo.get(key)
                 if shape is None:
-                    shape = self._remember(key, self._parse(data, offset, offset + size)[1])
+                    shape = self._remember(key, self._new_shape(data, offset, behind, offset + size))
                 yield kind, new(Prefix, (address, length)), shape
             elif family in DST_END:
                 address, shape = self._parse(data, offset, offset + size)
@@ -130,9 +182,32 @@ class RouteReader:
             offset += (size + 3) & ~3
         self._finish(data[offset:])
 
-    def shapes(self) -> Iterable[RouteShape]:
-        """The distinct shapes that were read, as far as they are remembered."""
-        return self._memo.values()
+    def _new_shape(self, data: bytes, start: int, behind: int, end: int) -> RouteShape:
+        """The shape of a message that is not remembered, quickly if one much like it was seen before."""
+        kind_of_message = (data[start + 18 : start + DST_START], end - behind)
+        skeleton = self._skeletons.get(kind_of_message)
+        shape = self._through_skeleton(skeleton, data, behind) if skeleton is not None else None
+        if shape is None:
+            _, shape = self._parse(data, start, end)
+            if shape.place is Place.OURS and len(shape.entry.hops) == 1 and not shape.entry.odd:
+                self._skeletons[kind_of_message] = _skeleton(data, behind, end, shape)
+        return shape
+
+    def _through_skeleton(self, skeleton: _Skeleton, data: bytes, behind: int) -> RouteShape | None:
+        layout, fixed, gateway, link, object_id, like = skeleton
+        values = layout.unpack_from(data, behind)
+        if values[::2] != fixed:
+            return None
+        number = values[object_id] if object_id else 0
+        if number:
+            if number not in self._objects.ours:
+                return None
+            hops = self._objects.hops[number]
+        else:
+            before = like.entry.hops[0]
+            hops = (Hop(values[gateway] if gateway else None, values[link], before.onlink),)
+        entry = FibEntry(hops, like.entry.preferred_source)
+        return RouteShape(*like[:5], entry, number)
 
     def _remember(self, key: bytes, shape: RouteShape) -> RouteShape:
         if len(self._memo) >= MEMO_LIMIT:
