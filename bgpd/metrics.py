@@ -8,7 +8,6 @@ never has values that a peer can choose.
 from __future__ import annotations
 
 import platform
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
@@ -95,14 +94,11 @@ def _daemon(status: DaemonStatus) -> Iterator[Metric]:
         "Whether the newest file was refused and an older one is in use.",
         bool(status.config_error),
     )
-    warnings = GaugeMetricFamily(
+    yield _gauge(
         "podbgp_host_warnings",
-        "Settings of this host that stand in the way of routed pods.",
-        labels=["subject"],
+        "Settings of this host that stand in the way of routed pods; the log and the API name them.",
+        len(status.warnings),
     )
-    for subject, count in sorted(Counter(warning.subject for warning in status.warnings).items()):
-        warnings.add_metric([subject], count)
-    yield warnings
 
 
 def _sessions(peers: Sequence[PeerStatus]) -> Iterator[Metric]:
