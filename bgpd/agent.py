@@ -192,8 +192,7 @@ class Agent:
     async def _watch_host(self) -> None:
         """Look at the host's settings now and then, and log what is new."""
         while True:
-            next_hops = {hop for entry in set(self.fib.learned.actual.values()) for hop in entry.hops}
-            warnings = tuple(check_host(next_hops=len(next_hops)))
+            warnings = tuple(check_host(self.fib.usage()))
             for warning in warnings:
                 if warning not in self._facts.warnings:
                     log.warning(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import inf
@@ -19,6 +20,7 @@ import structlog
 
 from bgpd.config import FibConfig
 from bgpd.errors import KernelError
+from bgpd.kernel.host_checks import Usage
 from bgpd.kernel.monitor import (
     AddressesChanged,
     EntryChanged,
@@ -34,7 +36,7 @@ from routes.fib import UNREACHABLE, Applied, Delta, Failure, Fib, FibEntry
 from routes.loc_rib import Change
 from routes.next_hop import ResolveOptions, Resolver, changed, losses
 from routes.path import Path, PeerKind
-from routes.prefix import Address, Family, Prefix
+from routes.prefix import Address, Family, Prefix, family_of
 
 log = structlog.get_logger()
 
@@ -141,6 +143,19 @@ class FibSync:
     def idle(self) -> bool:
         """Whether there is nothing to apply and nothing in flight."""
         return not (self._busy or self._run_planned or self.learned.pending or self.own.pending)
+
+    def usage(self) -> Usage:
+        """What the entries in the kernel use of this host, for its checks."""
+        entries = set(self.learned.actual.values())
+        hops = {hop for entry in entries for hop in entry.hops}
+        neighbours = Counter(family_of(hop.gateway) for hop in hops if hop.gateway is not None)
+        links = sorted({hop.ifindex for hop in hops} & self.resolver.links.keys())
+        return Usage(
+            families=frozenset(nlri.family for fib in (self.learned, self.own) for nlri in fib.actual),
+            links=tuple(self.resolver.links[ifindex].name for ifindex in links),
+            multipath=max((len(entry.hops) for entry in entries), default=0),
+            next_hops=neighbours,
+        )
 
     # -- what is wanted ---------------------------------------------------------------------------
 
