@@ -35,14 +35,14 @@ LINK_KEYS = ("rp_filter", "ignore_routes_with_linkdown")
 class Usage(NamedTuple):
     """What the agent does with the host."""
 
+    families: frozenset[Family]
+    """Of the prefixes that it announces or installs."""
+    links: tuple[str, ...]
+    """The names of the links that next hops are on; empty: not known."""
+    multipath: int
+    """The most next hops of one entry."""
     next_hops: Mapping[Family, int]
     """How many distinct neighbours entries lead to, by the family of their address."""
-    links: tuple[str, ...] = ()
-    """The names of the links that next hops are on; empty: not known."""
-    multipath: int = 2
-    """The most next hops of one entry."""
-    families: frozenset[Family] = frozenset(Family)
-    """Of the prefixes that it announces or installs."""
 
 
 def read_settings(links: Iterable[str], root: Path = PROC_SYS) -> dict[str, int]:
@@ -80,19 +80,8 @@ def judge(settings: Mapping[str, int], usage: Usage) -> list[HostWarning]:
     return warnings
 
 
-def check_host(
-    next_hops: int | Mapping[Family, int],
-    *,
-    links: Iterable[str] = (),
-    multipath: int = 2,
-    families: Iterable[Family] = tuple(Family),
-) -> list[HostWarning]:
-    """Read this host's settings and judge them for this use; see `Usage`.
-
-    A plain number of next hops counts for each family.
-    """
-    counts = dict.fromkeys(families, next_hops) if isinstance(next_hops, int) else next_hops
-    usage = Usage(counts, tuple(links), multipath, frozenset(families))
+def check_host(usage: Usage) -> list[HostWarning]:
+    """Read this host's settings and judge them for this use."""
     return judge(read_settings(usage.links), usage)
 
 

@@ -129,9 +129,7 @@ class Kernel:
         now = InUse(set(), set())
         for entry in shapes.values():
             now.note(entry)
-        for kept, found in zip(self._in_use, now, strict=True):
-            kept.update(found)  # type: ignore[arg-type]  # zip loses which set is which
-            kept.intersection_update(found)  # the monitor may look at any moment: never empty in between
+        self._in_use.keep_only(now)
         self._objects.note_present({id(entry): entry for (address, _), entry in present if len(address) == 4})
 
     def surroundings(self) -> Surroundings:

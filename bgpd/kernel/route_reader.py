@@ -94,6 +94,13 @@ class InUse(NamedTuple):
         if entry.preferred_source is not None:
             self.sources.add(entry.preferred_source)
 
+    def keep_only(self, now: InUse) -> None:
+        """Take this instead; the monitor may look at any moment, so that it is never empty in between."""
+        self.links.update(now.links)
+        self.links.intersection_update(now.links)
+        self.sources.update(now.sources)
+        self.sources.intersection_update(now.sources)
+
 
 class Ownership(NamedTuple):
     """What makes a route ours."""
