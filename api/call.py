@@ -130,7 +130,7 @@ class Watches:
             text = f"{self._most} watches are open, and no more are served at a time"
             raise CallError(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
         if self._ending:
-            raise FeedClosedError("the daemon is shutting down")
+            raise FeedClosedError
         self._open.add(subscription)
         try:
             yield

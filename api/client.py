@@ -6,6 +6,8 @@ turns what gRPC raises into `ClientError`s with a sentence.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -21,6 +23,7 @@ from api.convert import (
     query_to_message,
 )
 from api.convert_peer import peer_from_message, shutdown_from_message, status_from_message
+from api.feed import SHUTTING_DOWN
 from api.listen import parse_api_address
 from api.v1 import control_pb2, peer_pb2, route_pb2
 from api.v1.control_pb2_grpc import ControlServiceStub
@@ -48,6 +51,9 @@ OPTIONS = (
     ("grpc.max_receive_message_length", MAX_RESPONSE),
     ("grpc.enable_http_proxy", 0),  # the daemon is on this host or named by address; no proxy knows it
     ("grpc.enable_retries", 0),
+    ("grpc.keepalive_time_ms", 30_000),  # a daemon that hangs ends a watch, instead of an eternal silence
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.min_reconnect_backoff_ms", 5000),  # and so long may a TCP connection take
 )
 
 
@@ -59,8 +65,12 @@ class ClientError(Exception):
         self.code = code
 
 
+class InvalidRequestError(ClientError):
+    """The daemon says that what was asked for makes no sense."""
+
+
 class UnreachableError(ClientError):
-    """No daemon answers there."""
+    """No daemon answers there, or it ended."""
 
 
 class RoutesChanged(NamedTuple):
@@ -189,6 +199,19 @@ class Client:
             if not isinstance(error, grpc.Call):
                 raise
             code, details = error.code(), error.details() or ""
-            if code is grpc.StatusCode.UNAVAILABLE and not details.startswith("the daemon"):
-                raise UnreachableError(f"cannot reach podbgpd at {self._address}", code) from None
-            raise ClientError(details or code.name, code) from None
+            raise self._error(code, details) from None
+
+    def _error(self, code: grpc.StatusCode, details: str) -> ClientError:
+        if code is grpc.StatusCode.UNAVAILABLE and details != SHUTTING_DOWN:
+            if os.strerror(errno.EACCES) in details:
+                hint = "permission denied; run this as root, or in the group that its socket belongs to"
+            elif "connect" in details:
+                hint = "is it running? (podbgpd agent --config FILE)"
+            else:
+                return UnreachableError(f"the connection to podbgpd at {self._address} was lost", code)
+            return UnreachableError(f"cannot reach podbgpd at {self._address}: {hint}", code)
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return UnreachableError(f"podbgpd at {self._address} did not answer in time", code)
+        if code is grpc.StatusCode.INVALID_ARGUMENT:
+            return InvalidRequestError(details, code)
+        return ClientError(details or code.name, code)

@@ -17,6 +17,8 @@ from typing import Generic, TypeVar
 
 Key = TypeVar("Key")
 
+SHUTTING_DOWN = "the daemon is shutting down"
+
 
 class TooSlowError(Exception):
     """A watcher left more changes waiting than it may."""
@@ -24,6 +26,9 @@ class TooSlowError(Exception):
 
 class FeedClosedError(Exception):
     """The daemon is ending."""
+
+    def __init__(self) -> None:
+        super().__init__(SHUTTING_DOWN)
 
 
 class Subscription(Generic[Key]):
@@ -46,7 +51,7 @@ class Subscription(Generic[Key]):
 
     def close(self) -> None:
         """No more changes will come: the watcher learns it at its next look."""
-        self._finish(FeedClosedError("the daemon is shutting down"))
+        self._finish(FeedClosedError())
 
     def _finish(self, end: TooSlowError | FeedClosedError) -> None:
         self._end = self._end or end
