@@ -28,6 +28,7 @@ from bgpd.bgp.errors7606 import (
     check_section,
     split_body,
 )
+from bgpd.bgp.fastpath import FastPath
 from bgpd.bgp.framing import (
     EXTENDED_LIMIT,
     HEADER_SIZE,
@@ -70,7 +71,7 @@ from routes.prefix import Address, Family, Prefix, format_router_id
 # ExaBGP reads its settings when it is imported: it refuses to load where its default user `nobody` does
 # not exist, and a file of its own on this host must not change how we decode.
 os.environ["exabgp_daemon_user"] = pwd.getpwuid(0).pw_name  # noqa: SIM112 - its own spelling
-os.environ["EXABGP_ENVFILE"] = os.devnull
+os.environ["EXABGP_ENVFILE"] = ""
 
 from exabgp.bgp import message as xmessage
 from exabgp.bgp.message import open as xopen
@@ -81,10 +82,12 @@ from exabgp.bgp.message.refresh import RouteRefresh as XRouteRefresh
 from exabgp.bgp.message.update import attribute as xattribute
 from exabgp.bgp.message.update.attribute import community as xcommunity
 from exabgp.bgp.message.update.nlri import NLRI as XNLRI
+from exabgp.environment import getenv as xgetenv
 from exabgp.logger import log as xlog
 from exabgp.protocol.family import AFI, SAFI
 from exabgp.protocol.ip import IPv4 as XIPv4
 
+xgetenv()
 xlog.disable()  # it has no logger until it is set up, and would raise in the middle of decoding
 
 _AFI = {Family.IPV4: AFI.ipv4, Family.IPV6: AFI.ipv6}
@@ -506,12 +509,15 @@ def _packed(number: int) -> bytes:
 class Decoder:
     """Bytes of one session in, messages out; keeps at most one incomplete message."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, fast: bool = True) -> None:
+        """`fast` off sends every UPDATE through ExaBGP: the measure that the fast path is held to."""
         self._tail = bytearray()
         self._needed = HEADER_SIZE
         self._negotiated: Negotiated | None = None
         self._opened = False
         self._broken = False
+        self._fast_wanted = fast
+        self._fast: FastPath | None = None
 
     @property
     def negotiated(self) -> Negotiated | None:
@@ -521,6 +527,9 @@ class Decoder:
     @negotiated.setter
     def negotiated(self, value: Negotiated | None) -> None:
         self._negotiated = value
+        self._fast = None
+        if value is not None and value.four_octet and self._fast_wanted:
+            self._fast = FastPath(value, self._limit())
 
     def feed(self, data: bytes) -> list[Message]:
         """The messages that are now complete; nothing more after a `Malformed`, which comes last."""
@@ -546,6 +555,8 @@ class Decoder:
         position, size = 0, len(stream)
         limit = self._limit()
         while True:
+            if self._fast is not None:
+                position = self._fast.decode(stream, position, messages)
             if size - position < HEADER_SIZE:
                 self._needed = HEADER_SIZE
                 return position
