@@ -102,6 +102,8 @@ class Resolver:
         self.addresses = frozenset(addresses)
         self.options = options or ResolveOptions()
         self._own = {each.address for each in self.addresses}
+        self._own_on_link = {(each.ifindex, each.address) for each in self.addresses}
+        """A link-local address is this node's only on its link: others may have the same elsewhere."""
         self._tables = {4: _LongestMatch(4), 16: _LongestMatch(16)}
         for route in routes:
             self._tables[len(route.prefix.address)].add(route)
@@ -117,20 +119,18 @@ class Resolver:
 
     def _resolve(self, query: _Query) -> Resolution:
         next_hop, link_local, ifindex = query
-        if not any(next_hop) and link_local is not None:
-            next_hop = link_local
-        if next_hop in self._own or (link_local is not None and link_local in self._own):
-            return _unresolved(f"{format_address(next_hop)} is an address of this node")
-        if is_link_local(next_hop):
-            link_local = next_hop
-        if link_local is not None and ifindex:
-            return self._usable((Hop(link_local, ifindex),), 0)
-        if link_local is not None and is_link_local(next_hop):
-            return _unresolved(
-                f"{format_address(next_hop)} is link-local, and the session is not bound to a link"
-            )
+        if is_link_local(next_hop) or (not any(next_hop) and link_local is not None):
+            next_hop = link_local = link_local or next_hop
+            if not ifindex:
+                text = format_address(next_hop)
+                return _unresolved(f"{text} is link-local, and the session is not bound to a link")
         if not any(next_hop):
             return _unresolved(f"{format_address(next_hop)} is no address of a router")
+        own = next_hop != link_local and next_hop in self._own
+        if own or (ifindex, link_local) in self._own_on_link:
+            return _unresolved(f"{format_address(next_hop)} is an address of this node")
+        if link_local is not None and ifindex:
+            return self._usable((Hop(link_local, ifindex),), 0)
         return self._through_routes(next_hop, ifindex)
 
     def _through_routes(self, next_hop: Address, ifindex: int) -> Resolution:
