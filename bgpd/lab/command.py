@@ -12,8 +12,9 @@ from collections.abc import Sequence
 
 from bgpd.errors import PodbgpError
 
-TIMEOUT = 30.0
-"""Seconds that any of these tools may take; all of them normally need milliseconds."""
+TIMEOUT = 60.0
+"""Seconds that any of these tools may take; all of them normally need milliseconds, but they share one lock
+with everything else on the machine that changes routes or devices."""
 
 SYSTEM_FOLDERS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where the tools are; `/usr/sbin` is missing from the PATH of many login shells."""

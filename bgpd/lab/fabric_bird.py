@@ -13,7 +13,7 @@ from bgpd.lab.command import LabError, find_tool, run
 from bgpd.lab.plan import Router
 from bgpd.lab.process import Process
 
-START_TIMEOUT = 10.0
+START_TIMEOUT = 30.0
 
 
 class Bird:

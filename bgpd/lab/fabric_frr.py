@@ -18,7 +18,7 @@ from bgpd.lab.process import Process
 
 DAEMONS = Path("/usr/lib/frr")
 USER = "frr"
-START_TIMEOUT = 10.0
+START_TIMEOUT = 30.0
 
 
 class Frr:

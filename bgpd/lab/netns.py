@@ -18,7 +18,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TypeVar
 
-from bgpd.lab.command import LabError, find_tool, run
+from bgpd.lab.command import TIMEOUT, LabError, find_tool, run
 
 NETNS_FOLDER = Path("/run/netns")
 CLONE_NEWNET = 0x40000000
@@ -36,7 +36,7 @@ def in_namespace(namespace: str, argv: Sequence[str]) -> list[str]:
     return [ip_tool(), "netns", "exec", namespace, *argv]
 
 
-def run_in(namespace: str, argv: Sequence[str], *, text: str = "", timeout: float = 30.0) -> str:
+def run_in(namespace: str, argv: Sequence[str], *, text: str = "", timeout: float = TIMEOUT) -> str:
     """Run a tool in a namespace and return what it prints."""
     return run(in_namespace(namespace, argv), text=text, timeout=timeout)
 
@@ -78,8 +78,12 @@ def pids(namespace: str) -> list[int]:
     return [int(line) for line in run([ip_tool(), "netns", "pids", namespace]).split()]
 
 
-def kill_all(names: Sequence[str], *, timeout: float = 5.0) -> None:
-    """Kill every process that runs inside these namespaces, and wait until none is left."""
+def kill_all(names: Sequence[str], *, timeout: float = 60.0) -> None:
+    """Kill every process that runs inside these namespaces, and wait until none is left.
+
+    One that is inside the kernel dies only when its call returns, and all routing calls of a machine queue
+    for one lock: on a busy one that can take a while.
+    """
     end = time.monotonic() + timeout
     while alive := [pid for name in names for pid in pids(name)]:
         if time.monotonic() > end:
@@ -89,7 +93,7 @@ def kill_all(names: Sequence[str], *, timeout: float = 5.0) -> None:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
-        time.sleep(0.01)
+        time.sleep(0.02)
 
 
 def remove(names: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from bgpd.lab.plan import Address
 from bgpd.lab.process import Process
 
 INTERVAL = 0.01
-READY_TIMEOUT = 5.0
+READY_TIMEOUT = 20.0
 SEQUENCES = 1 << 16
 MARKER = "198.18.255.255"
 """A route to this address (RFC 2544), in a table that nobody uses, shows that a monitor is listening."""

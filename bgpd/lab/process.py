@@ -13,7 +13,8 @@ from pathlib import Path
 from bgpd.lab.command import LabError
 from bgpd.lab.netns import in_namespace
 
-STOP_TIMEOUT = 10.0
+STOP_TIMEOUT = 60.0
+"""Generous: on a busy machine a process can wait long for the kernel's routing lock, even to die."""
 TAIL = 2000
 
 

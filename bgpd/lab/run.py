@@ -178,9 +178,7 @@ def _prove_pings(
 def _prove_addresses(asked: list[Probe], out: Presenter) -> bool:
     answers = prove.connect(asked, PROOF_TIME)
     good = all(answer.unchanged for answer in answers)
-    text = (
-        f"{_tally(answers, lambda answer: answer.unchanged)} connections seen from the sender's own address"
-    )
+    text = f"{_tally(answers, lambda answer: answer.unchanged)} see the sender's own address"
     out.verdict("the source stays unchanged", good, text + (": no NAT" if good else ""))
     out.unanswered([answer for answer in answers if not answer.unchanged])
     return good
@@ -204,13 +202,14 @@ def _own(probe: Probe) -> list[Address]:
 
 
 def _tally(answers: Sequence[Answer], good: Callable[[Answer], bool]) -> str:
-    """`60 of 60 (IPv4 30 of 30, IPv6 30 of 30)`."""
-    parts = []
+    """`60 of 60 (30 IPv4, 30 IPv6)`, or by family how many of how many when some are missing."""
+    families = []
     for version in (4, 6):
         mine = [answer for answer in answers if answer.probe.address.version == version]
+        reached = sum(map(good, mine))
         if mine:
-            parts.append(f"IPv{version} {sum(map(good, mine))} of {len(mine)}")
-    return f"{sum(map(good, answers))} of {len(answers)} ({', '.join(parts)})"
+            families.append(f"{reached}{'' if reached == len(mine) else f' of {len(mine)}'} IPv{version}")
+    return f"{sum(map(good, answers))} of {len(answers)} ({', '.join(families)})"
 
 
 def _show_tables(topology: Topology, out: Presenter) -> None:

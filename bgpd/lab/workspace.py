@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -88,7 +88,8 @@ def labs() -> list[str]:
 def _sweep() -> None:
     for name in labs():
         if not (ROOT / name / KEPT).exists() and _is_dead(name):
-            _remove(name)
+            with suppress(LabError):  # the next lab tries again; this one is not to fail for it
+                _remove(name)
 
 
 def _is_dead(name: str) -> bool:

@@ -27,7 +27,7 @@ COMMAND = [sys.executable, "-m", "bgpd", "lab", "--nodes", "2", "--pods", "1"]
 NAME = re.compile(r"podbgp (lab-[0-9a-f]{4})")
 PROVED = "everything was proved"
 STARTED = "Starting the agents"
-TIMEOUT = 90.0
+TIMEOUT = 120.0
 
 
 class Lab:
