@@ -23,6 +23,7 @@ from api.layout import (
     counted,
     paragraph,
 )
+from routes.path import PeerKind
 from routes.view import (
     DaemonStatus,
     Explanation,
@@ -57,7 +58,7 @@ def paths(views: Iterable[PathView]) -> list[RenderableType]:
         listing.add(
             path_mark_cell(view),
             prefix_to_text(view.path.nlri),
-            address_to_text(attributes.next_hop),
+            text.path_next_hop(view),
             view.path.source.peer,
             view.to or "",
             str(attributes.as_path),
@@ -151,15 +152,17 @@ def _path_fields(view: PathView) -> Fields:
     style = BOLD if view.best or view.multipath else DIM if not view.accepted else PLAIN
     stale = ", stale" if view.stale else ""
     path_id = f", path ID {view.path.path_id}" if view.path.path_id else ""
-    origin = (
-        f"{source.peer}" if source.asn == 0 else f"{source.peer} ({text.KIND[source.kind]}, AS {source.asn})"
-    )
-    fields.add(text.path_mark(view) or "-", f"{text.path_state(view)}{stale}, from {origin}{path_id}", style)
+    origin = f"from {source.peer} ({text.KIND[source.kind]}, AS {source.asn})"
+    if source.kind is PeerKind.LOCAL:
+        origin = "originated by this node"
+    fields.add(text.path_mark(view) or "-", f"{text.path_state(view)}{stale}, {origin}{path_id}", style)
     if not (view.best or view.multipath):
         fields.add("", view.reason)
-    fields.add("", text.attributes(view.attributes))
+    fields.add("", f"next hop {text.path_next_hop(view)}, {text.attributes(view.attributes)}")
     if view.attributes != view.path.attributes:
-        fields.add("", f"as received: {text.attributes(view.path.attributes)}", DIM)
+        received = view.path.attributes
+        next_hop = address_to_text(received.next_hop)
+        fields.add("", f"as received: next hop {next_hop}, {text.attributes(received)}", DIM)
     fields.add("", f"import rule: {view.rule}" if view.rule else "")
     return fields
 
@@ -202,10 +205,11 @@ def status(value: DaemonStatus, now: float) -> list[RenderableType]:
         parts += ["", kernel]
     if value.warnings:
         parts += ["", paragraph("Warnings about this host, each with the command that mends it", WARN)]
-        warnings = Fields()
         for warning in value.warnings:
-            warnings.add(f"{warning.subject} is {warning.value}:", warning.advice)
-        parts.append(warnings)
+            mend = Fields()
+            mend.add("-", f"{warning.subject} ({warning.value})")
+            mend.add("", warning.advice, BOLD)
+            parts.append(mend)
     return parts
 
 
@@ -236,9 +240,7 @@ def route_change(change: RouteChange, table: Table, clock: str) -> Paragraph:
     for view in change.paths:
         to = f" to {view.to}" if view.to is not None else ""
         state = "" if view.to is not None else f" ({text.path_state(view)})"
-        states.append(
-            f"via {address_to_text(view.attributes.next_hop)} from {view.path.source.peer}{to}{state}"
-        )
+        states.append(f"via {text.path_next_hop(view)} from {view.path.source.peer}{to}{state}")
     return paragraph(f"{nlri}  {'; '.join(states)}")
 
 

@@ -41,8 +41,8 @@ def large_community(value: tuple[int, int, int]) -> str:
 
 
 def attributes(value: PathAttributes) -> str:
-    """Every attribute that is there, in a sentence."""
-    parts = [f"next hop {address_to_text(value.next_hop)}"]
+    """Every attribute that is there but the next hop, in a sentence."""
+    parts = []
     if value.link_local is not None:
         parts.append(f"link-local next hop {address_to_text(value.link_local)}")
     parts.append(f"AS path {value.as_path}" if value.as_path.segments else "empty AS path")
@@ -70,6 +70,12 @@ def attributes(value: PathAttributes) -> str:
         f"attribute {u.code} (flags {u.flags:#04x}) {u.value.hex() or 'empty'}" for u in value.unknown
     )
     return ", ".join(parts)
+
+
+def path_next_hop(view: PathView) -> str:
+    """A path's next hop; `self` for what this speaker originates and has not given one yet."""
+    own = view.path.source.kind is PeerKind.LOCAL and view.to is None
+    return "self" if own else address_to_text(view.attributes.next_hop)
 
 
 def next_hop(hop: NextHopView) -> str:

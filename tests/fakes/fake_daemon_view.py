@@ -171,7 +171,11 @@ class FakeDaemonView:
             peers_established=1,
             tables=(TableCount(Table.LOC_RIB, Family.IPV4, len(self.tables[Table.LOC_RIB]), 3),),
             fib=(FibCount(Family.IPV4, 3, 2, 1, 0),),
-            warnings=(HostWarning("net.ipv4.ip_forward", "0", "sysctl -w net.ipv4.ip_forward=1"),),
+            warnings=(
+                HostWarning(
+                    "forwarding is off", "net.ipv4.ip_forward = 0", "sysctl -w net.ipv4.ip_forward=1"
+                ),
+            ),
             config_path="/etc/podbgp/agent.toml",
         )
 
