@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 from hypothesis import strategies as st
 
@@ -72,13 +73,17 @@ def prefixes(draw: st.DrawFn, family: Family) -> Prefix:
     return Prefix(Address(number.to_bytes(bits // 8, "big")), length)
 
 
-def _segments(kinds: list[SegmentKind], asns: st.SearchStrategy[int]) -> st.SearchStrategy[AsPath]:
-    # The counts are small so that sequences side by side are rare: RFC 6793 joins them.
-    segment = st.builds(AsSegment, st.sampled_from(kinds), st.lists(asns, min_size=1, max_size=4).map(tuple))
-    return st.lists(segment, max_size=3).map(tuple).map(AsPath.of)
+def _no_sequences_side_by_side(segments: list[AsSegment]) -> bool:
+    return all(SegmentKind.SET in (one.kind, two.kind) for one, two in pairwise(segments))
 
 
-AS_PATHS = _segments([SegmentKind.SEQUENCE, SegmentKind.SET], st.integers(1, 2**32 - 1))
+SEGMENTS = st.builds(
+    AsSegment,
+    st.sampled_from([SegmentKind.SEQUENCE, SegmentKind.SEQUENCE, SegmentKind.SET]),
+    st.lists(st.integers(1, 2**32 - 1), min_size=1, max_size=4).map(tuple),
+)
+# RFC 6793 joins sequences side by side when it merges AS4_PATH.
+AS_PATHS = st.lists(SEGMENTS, max_size=3).filter(_no_sequences_side_by_side).map(tuple).map(AsPath.of)
 IPV4_HOPS = st.integers(1 << 24, (127 << 24) - 1).map(lambda n: Address(n.to_bytes(4, "big")))
 GLOBAL_HOPS = st.binary(min_size=14, max_size=14).map(lambda tail: Address(b"\xfd\0" + tail))
 LINK_LOCALS = st.binary(min_size=8, max_size=8).map(lambda tail: Address(b"\xfe\x80" + bytes(6) + tail))
