@@ -17,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import ClassVar, Protocol
 
+from bench.agent.kernel import flush
 from bench.agent.topology import ASN, FEEDER_ADDRESSES, Topology, run
 
 CONFIGURATIONS = Path(__file__).parent
@@ -132,7 +133,7 @@ class Running:
         """Fail, with the end of its log, when one of its processes has ended."""
         for process in self._processes:
             if process.poll() is not None:
-                raise RuntimeError(f"{process.args!r} ended: {self.log.read_text()[-2000:]}")
+                raise RuntimeError(f"{process.args!r} ended: {self.log.read_text()[-3000:]}")
 
     def start(self, argv: list[str]) -> None:
         with self.log.open("ab") as log:
@@ -141,7 +142,7 @@ class Running:
         self.pids.append(process.pid)
 
     def kill(self) -> None:
-        """SIGKILL: what is left in the kernel is the topology's to flush."""
+        """SIGKILL: what is left in the kernel others remove."""
         for process in self._processes:
             process.kill()
         for process in self._processes:
@@ -164,7 +165,8 @@ def running(speaker: type[Speaker], net: Topology, peers: int = 1) -> Iterator[R
             yield state
         finally:
             state.kill()
-            net.flush()
+            flush(net)
+            net.renew()
 
 
 def _wait_for(path: Path, state: Running) -> None:

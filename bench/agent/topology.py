@@ -55,12 +55,11 @@ class Topology:
         pin = [] if self.cores.daemon is None else ["taskset", "-c", str(self.cores.daemon)]
         return [*pin, "ip", "netns", "exec", self.daemon, *argv]
 
-    def flush(self) -> None:
-        """Remove what the last speaker left in the kernel: a link that goes down takes its routes along."""
+    def renew(self) -> None:
+        """Give the next speaker the link and the main table as if they were new."""
         run("ip", "-n", self.daemon, "link", "set", self.device, "down")
-        for kind in (("nexthop", "flush"), ("neigh", "flush", "dev", self.device)):
-            subprocess.run(["ip", "-n", self.daemon, *kind], check=False, capture_output=True)
         run("ip", "-n", self.daemon, "route", "flush", "table", "main")
+        run("ip", "-n", self.daemon, "neigh", "flush", "dev", self.device)
         run("ip", "-n", self.daemon, "link", "set", self.device, "up")
 
 
