@@ -27,6 +27,7 @@ from api.v1.route_pb2_grpc import add_RouteServiceServicer_to_server
 
 MAX_CALLS = 256
 """Calls at a time; watches have a bound of their own."""
+MAX_CONNECTIONS = 200
 MAX_STREAMS = 100
 """Of them, on one connection."""
 MAX_REQUEST = 16 * 1024
@@ -50,6 +51,9 @@ OPTIONS = (
     ("grpc.max_receive_message_length", MAX_REQUEST),
     ("grpc.max_send_message_length", MAX_RESPONSE),
     ("grpc.max_concurrent_streams", MAX_STREAMS),
+    ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
+    ("grpc.server_handshake_timeout_ms", 5_000),  # who connects and says nothing holds no connection
+    ("grpc.max_connection_idle_ms", 600_000),
     ("grpc.max_metadata_size", 8 * 1024),
     ("grpc.so_reuseport", 0),  # a port that is taken is an error, not a second server on it
     ("grpc.keepalive_time_ms", 60_000),  # a client that vanished is noticed

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -13,6 +15,7 @@ import pytest
 
 from api.call import Bounds
 from api.client import Client, ClientError, RoutesChanged, UnreachableError
+from api.server import MAX_CONNECTIONS
 from api.v1 import route_pb2
 from api.v1.route_pb2_grpc import RouteServiceStub
 from routes.path import PeerName
@@ -358,3 +361,24 @@ def test_20_000_routes_are_listed_in_seconds() -> None:
         start = time.monotonic()
         assert sum(1 for _ in client.paths(LOC)) == 20_000
         assert time.monotonic() - start < 5, "about 1 s on two cores; this bound only catches a collapse"
+
+
+def test_connections_that_say_nothing_are_bounded_and_leave_room_when_they_go() -> None:
+    with served(FakeDaemonView()) as daemon, ExitStack() as silent:
+        path = daemon.api.removeprefix("unix://")
+        for _ in range(MAX_CONNECTIONS):
+            one = silent.enter_context(socket.socket(socket.AF_UNIX))
+            one.settimeout(5)
+            one.connect(path)
+        with Client(daemon.api) as client, pytest.raises(UnreachableError):
+            client.status()
+        silent.close()
+        wait_until(lambda: can_be_reached(daemon))
+
+
+def can_be_reached(daemon: ServedView) -> bool:
+    with Client(daemon.api) as client:
+        try:
+            return client.status().role == "agent"
+        except UnreachableError:
+            return False
