@@ -18,21 +18,23 @@ from api.listen import ListenError
 from api.server import ApiServer
 from bgpd import config_file
 from bgpd.agent_view import AgentView, Facts
+from bgpd.announce import OwnPrefixes
 from bgpd.bgp.message import Notification
 from bgpd.bgp.notifications import Cease, cease
 from bgpd.config import Config
-from bgpd.daemon import Daemon
+from bgpd.config_table import InvalidConfigError
+from bgpd.daemon import Daemon, repeated
 from bgpd.errors import ConfigError, KernelError, PodbgpError
 from bgpd.fib_sync import FibSync
 from bgpd.gc_policy import GcPolicy
 from bgpd.kernel.host_checks import check_host
 from bgpd.kernel.netlink import Flushed, Kernel
-from bgpd.log import configure
+from bgpd.log import configure, log_problems
 from bgpd.meters import Meters, measure_loop_lag
-from bgpd.metrics import exposition, registry_of
 from bgpd.metrics_server import MetricsServer
 from bgpd.reload import plan_reload
 from routes.convergence import InitialConvergence
+from routes.own_next_hop import ConfiguredNextHops
 from routes.policy import ImportPolicy, PeerImport
 from routes.prefix import Address, Family, format_router_id
 from routes.rib import Rib
@@ -81,6 +83,10 @@ def import_policy(config: Config, own_addresses: frozenset[Address]) -> ImportPo
     )
 
 
+def _own_next_hops(config: Config) -> ConfiguredNextHops:
+    return ConfiguredNextHops(config.agent.next_hop_ipv4, config.agent.next_hop_ipv6)
+
+
 @dataclass(frozen=True, slots=True)
 class _Leaving:
     """How the agent was told to stop."""
@@ -108,8 +114,11 @@ class Agent:
         self._rib = Rib(import_policy(config, frozenset()), fib.multipath)
         names = [peer.name for peer in config.peers if not peer.shutdown]
         self._convergence = InitialConvergence(names, loop.time(), fib.hold_time, fib.deferral_time)
-        self.daemon = Daemon(config, self._rib, self.fib, self.fib, self._convergence, tasks)
-        self.view = AgentView(self.daemon, self.fib, self._facts, self._request_shutdown)
+        self.out = OwnPrefixes(self.fib, _own_next_hops(config))
+        self.daemon = Daemon(
+            config, self._rib, self.fib, self.out, self.fib.interface_of, self._convergence, tasks
+        )
+        self.view = AgentView(self.daemon, self.fib, self.out, self._facts, self._request_shutdown)
         self._api = ApiServer(self.view, config.api_listen)
         self._metrics: MetricsServer | None = None
         self._leaving = _Leaving(None)
@@ -123,12 +132,10 @@ class Agent:
         self._connect_parts()
         deferral = self._loop.time() + self.config.fib.deferral_time
         found = self.fib.start(deferral)
-        self.daemon.local.restarting = bool(found)
-        self.daemon.local.forwarding = found
+        self.daemon.found = found
         self._rib.set_policy(import_policy(self.config, self.fib.own_addresses))
         self._rib.set_resolver(self.fib.cost, self.fib.why_unresolved)
-        self.fib.originate(self.config.agent.advertise)
-        self.daemon.originate(self.config.agent.advertise)
+        self._originate()
         await self._serve()
         self.daemon.listener.start()
         for peer in self.config.peers:
@@ -145,12 +152,21 @@ class Agent:
         adopted = [str(family) for family in sorted(found)]
         log.info("agent started", router_id=format_router_id(self.config.speaker.router_id), adopted=adopted)
 
+    def _originate(self) -> None:
+        """Have the configured prefixes in the RIB, in the kernel and with the peers."""
+        own = self.config.agent.advertise
+        self._rib.originate(own)
+        self.fib.originate(own)
+        self.out.originate(own)
+        self.daemon.plan_flush()
+
     def _connect_parts(self) -> None:
         self.fib.on_next_hops = self._next_hops_changed
         self.fib.on_addresses = self._addresses_changed
         self.fib.on_changed = self.view.fib_changed
         self.fib.watched = self.view.fib_watched
         self.daemon.watchers = self.view
+        self.out.on_advertised = self.view.advertised
         self.daemon.on_convergence = self._check_convergence
 
     async def _serve(self) -> None:
@@ -161,6 +177,8 @@ class Agent:
             raise ConfigError(f"{self.config.path}: api.listen: {error}") from None
         endpoint = self.config.metrics_listen
         if endpoint is not None:
+            from bgpd.metrics import exposition, registry_of  # noqa: PLC0415  3 MB that few agents need
+
             registry = registry_of(self.view, self._meters)
             self._metrics = MetricsServer(lambda: exposition(registry), self.view.unhealthy)
             try:
@@ -174,7 +192,7 @@ class Agent:
 
     def _addresses_changed(self) -> None:
         self._rib.set_policy(import_policy(self.config, self.fib.own_addresses))
-        self.daemon.addresses_changed()
+        self.out.addresses_changed()
         self.daemon.plan_flush()
 
     def _check_convergence(self) -> None:
@@ -204,6 +222,7 @@ class Agent:
     async def _collect_garbage(self) -> None:
         while True:
             await asyncio.sleep(SETTLED)
+            repeated.flush()
             if self.fib.idle:
                 self._gc.settled(sum(len(self._rib.loc_rib(family).holders) for family in Family))
 
@@ -218,15 +237,17 @@ class Agent:
             self._meters.reloaded(ok=False)
             self._facts.config_error = str(error)
             log.warning("configuration not taken: the old one stays in use", reason=str(error))
+            if isinstance(error, InvalidConfigError):
+                log_problems("error", error.problems)
             return
         old, self.config, self.daemon.config = self.config, new, new
         self._facts.config_error = ""
         self._meters.reloaded(ok=True)
         configure(new.log_level, new.log_format)
+        log_problems("warning", new.warnings)
         self._rib.set_policy(import_policy(new, self.fib.own_addresses))
-        if new.agent.advertise != old.agent.advertise:
-            self.fib.originate(new.agent.advertise)
-        self.daemon.originate(new.agent.advertise)
+        self.out.configured = _own_next_hops(new)
+        self._originate()
         if new.fib != old.fib:
             self._rib.set_multipath(new.fib.multipath)
             self.fib.options_changed(new.fib)
@@ -237,7 +258,7 @@ class Agent:
         for peer in plan.added:
             self.daemon.add_peer(peer)
         if new.agent != old.agent:
-            self.daemon.addresses_changed()
+            self.out.addresses_changed()
         self.daemon.plan_flush()
         log.info(
             "configuration taken",
@@ -264,6 +285,8 @@ class Agent:
         log.info("agent stops", flush=self._leaving.flush)
         for task in self._background:
             task.cancel()
+        self.fib.freeze()  # what closing sessions withdraw must stay in the kernel
+        entries = sum(len(fib.actual) for fib in (self.fib.learned, self.fib.own))
         self.daemon.listener.close()
         sessions = [state.session for state in self.daemon.peers.values()]
         closed = sum(state.negotiated is not None for state in self.daemon.peers.values())
@@ -273,7 +296,6 @@ class Agent:
                     closing.create_task(session.close_quietly())
                 else:
                     closing.create_task(session.stop(self._leaving.notification))
-        entries = sum(len(fib.actual) for fib in (self.fib.learned, self.fib.own))
         report = ShutdownReport(closed, 0, entries)
         try:
             flushed: Flushed | None = await self.fib.stop(flush=self._leaving.flush)

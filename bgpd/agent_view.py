@@ -12,10 +12,10 @@ from itertools import chain
 
 from api.feed import Feed
 from api.select import select
+from bgpd.announce import OwnPrefixes
 from bgpd.daemon import Daemon
 from bgpd.fib_sync import FibSync
 from routes import explain as explaining
-from routes.adj_rib_out import Target
 from routes.fib import Fib
 from routes.fib_entry import FibEntry
 from routes.loc_rib import Change
@@ -73,9 +73,12 @@ class _Union(Collection[Prefix]):
 class AgentView:
     """Implements `api.daemon_view.DaemonView`, which is what the metrics read too."""
 
-    def __init__(self, daemon: Daemon, fib: FibSync, facts: Facts, shutdown: Shutdown) -> None:
+    def __init__(
+        self, daemon: Daemon, fib: FibSync, out: OwnPrefixes, facts: Facts, shutdown: Shutdown
+    ) -> None:
         self._daemon = daemon
         self._fib = fib
+        self._out = out
         self._facts = facts
         self._shutdown = shutdown
         self._route_feeds: dict[Table, Feed[Prefix]] = {table: Feed() for table in Table}
@@ -86,7 +89,7 @@ class AgentView:
     def paths(self, query: RouteQuery) -> Iterator[PathView | None]:
         """The paths of any table but the FIB, in order."""
         rib, table, peer = self._daemon.rib, query.table, query.peer
-        targets = self._targets() if table is Table.ADJ_OUT else ()
+        targets = self._out.targets() if table is Table.ADJ_OUT else ()
         known = explaining.known_prefixes(rib, table, peer)
         return select(query, known, lambda nlri: explaining.paths_of(rib, nlri, table, peer, targets))
 
@@ -128,14 +131,7 @@ class AgentView:
 
     def explain(self, target: Prefix, match: Match) -> Explanation:
         """Why `target` is reached as it is."""
-        return explaining.explain(self._daemon.rib, target, match, self.fib_of, self._targets())
-
-    def _targets(self) -> list[Target]:
-        return [
-            Target(name, state.negotiated, state.announced)
-            for name, state in self._daemon.peers.items()
-            if state.negotiated is not None
-        ]
+        return explaining.explain(self._daemon.rib, target, match, self.fib_of, self._out.targets())
 
     # -- peers and the whole ----------------------------------------------------------------------
 

@@ -12,13 +12,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Protocol, cast
 
 import structlog
 
-from bgpd.bgp import codec
 from bgpd.bgp.actions import RoutingMessage, SessionClosed
 from bgpd.bgp.fsm import LocalState
 from bgpd.bgp.listener import Listener
@@ -28,13 +27,11 @@ from bgpd.bgp.session import PeerSession
 from bgpd.config import Config, PeerConfig
 from bgpd.throttle import Throttle
 from routes.adj_rib_in import LimitEvent, LimitKind
-from routes.adj_rib_out import export
 from routes.convergence import InitialConvergence
 from routes.loc_rib import Change
-from routes.own_next_hop import ConfiguredNextHops, NodeAddresses, OwnNextHop, own_next_hop
 from routes.path import PeerName, Source
 from routes.peer import Negotiated, PeerStatus
-from routes.prefix import Family, Prefix
+from routes.prefix import Address, Family, Prefix
 from routes.rib import Rib
 
 log = structlog.get_logger()
@@ -48,6 +45,25 @@ class ChangeSink(Protocol):
         """Apply `changes`; with `hold`, prefixes that lost their last path stay a stated time longer."""
 
 
+class Outbound(Protocol):
+    """What peers are told."""
+
+    def session_up(self, session: PeerSession, negotiated: Negotiated) -> None:
+        """Begin to tell the peer what it should know."""
+
+    def session_down(self, name: PeerName) -> None:
+        """Stop."""
+
+    def refresh(self, name: PeerName, family: Family) -> None:
+        """Tell it everything of a family again."""
+
+    def advertised(self, name: PeerName, family: Family) -> int:
+        """How many prefixes it was told."""
+
+    def not_announced(self, name: PeerName) -> tuple[tuple[Family, str], ...]:
+        """Families that it can't be told, each with the reason."""
+
+
 class Watchers(Protocol):
     """Who is told what changed, for the API."""
 
@@ -56,9 +72,6 @@ class Watchers(Protocol):
 
     def received(self, prefixes: Callable[[], Iterable[Prefix]]) -> None:
         """An Adj-RIB-In changed; the prefixes are computed only if somebody watches."""
-
-    def advertised(self, prefixes: Iterable[Prefix]) -> None:
-        """An Adj-RIB-Out changed."""
 
     def peer_changed(self, name: PeerName) -> None:
         """A peer's session or its counts changed."""
@@ -69,7 +82,6 @@ class Nobody:
 
     def changed(self, changes: Sequence[Change]) -> None: ...
     def received(self, prefixes: Callable[[], Iterable[Prefix]]) -> None: ...
-    def advertised(self, prefixes: Iterable[Prefix]) -> None: ...
     def peer_changed(self, name: PeerName) -> None: ...
 
 
@@ -79,10 +91,9 @@ class PeerState:
 
     config: PeerConfig
     session: PeerSession
+    local: LocalState
     negotiated: Negotiated | None = None
     """Of the session that is up; None while it is down."""
-    announced: dict[Family, OwnNextHop] = field(default_factory=dict)
-    """The next hop that each family was announced with; without an address it was not announced."""
     stale_timer: asyncio.TimerHandle | None = None
 
     def cancel_stale_timer(self) -> None:
@@ -99,7 +110,8 @@ class Daemon:
         config: Config,
         rib: Rib,
         fib: ChangeSink,
-        node: NodeAddresses,
+        out: Outbound,
+        interface_of: Callable[[Address], int],
         convergence: InitialConvergence,
         tasks: asyncio.TaskGroup,
     ) -> None:
@@ -108,25 +120,25 @@ class Daemon:
         self.listener = Listener(config.speaker.listen)
         self.peers: dict[PeerName, PeerState] = {}
         self.convergence = convergence
-        self.local = LocalState()
+        self.found: frozenset[Family] = frozenset()
+        """Families whose kernel entries of ours outlived the previous process (RFC 4724: R and F bits)."""
         self.on_convergence: Callable[[], None] = lambda: None
         """Called when an End-of-RIB or a new session may have ended the initial convergence."""
         self.watchers: Watchers = Nobody()
         self._fib = fib
-        self._node = node
+        self._out = out
+        self._interface_of = interface_of
         self._tasks = tasks
         self._loop = asyncio.get_running_loop()
         self._flush_planned = False
-        self._own: tuple[Prefix, ...] = ()
 
     # -- peers ------------------------------------------------------------------------------------
 
     def add_peer(self, config: PeerConfig) -> PeerState:
         """Configure a peer and start its session."""
-        session = PeerSession(
-            config, self.config.speaker, self, self.local, interface_of=self._node.interface_of
-        )
-        state = self.peers[config.name] = PeerState(config, session)
+        local = LocalState(bool(self.found), self.found)
+        session = PeerSession(config, self.config.speaker, self, local, interface_of=self._interface_of)
+        state = self.peers[config.name] = PeerState(config, session, local)
         self.listener.add(session)
         session.start()
         return state
@@ -157,21 +169,18 @@ class Daemon:
         if state is None or negotiated is None or source is None:
             return
         state.negotiated = negotiated
-        state.announced.clear()
         state.cancel_stale_timer()
         restart = negotiated.graceful_restart
         preserved = frozenset(f for f in negotiated.families if restart and restart.forwarding(f))
         self.rib.session_up(source, negotiated.families, preserved)
         if any(self.rib.counts(state.config.name, family).stale for family in negotiated.families):
             self._sweep_later(state, self.config.fib.deferral_time, "the peer sent no End-of-RIB in time")
-        self.local.restarting = False
-        self.local.forwarding = frozenset(Family)
+        state.local.restarting = False
+        state.local.forwarding = frozenset(Family)  # from now on, a lost session loses no forwarding state
         now = self._loop.time()
         self.convergence.established(state.config.name, negotiated.families, restart is not None, now)
         self.on_convergence()
-        for family in sorted(negotiated.families):
-            self._announce(state, negotiated, family, self._own)
-            session.send(codec.encode_end_of_rib(family, negotiated))
+        self._out.session_up(session, negotiated)
         self.watchers.peer_changed(state.config.name)
         self.plan_flush()
 
@@ -188,7 +197,7 @@ class Daemon:
                 if isinstance(message, EndOfRib):
                     self._end_of_rib(state, source, message.family)
                 elif isinstance(message, RouteRefresh):
-                    self._route_refresh(state, state.negotiated, message)
+                    self._route_refresh(state, message)
         self.plan_flush()
 
     def _updates(self, state: PeerState, source: Source, updates: list[Update]) -> None:
@@ -223,7 +232,7 @@ class Daemon:
             return
         negotiated, state.negotiated = state.negotiated, None
         state.cancel_stale_timer()
-        state.announced.clear()
+        self._out.session_down(state.config.name)
         restart = negotiated.graceful_restart
         kept: frozenset[Family] = frozenset()
         if closed.graceful and restart is not None:
@@ -262,6 +271,15 @@ class Daemon:
 
     # -- limits and faults ------------------------------------------------------------------------
 
+    def _route_refresh(self, state: PeerState, refresh: RouteRefresh) -> None:
+        name, family = state.config.name, refresh.family
+        if refresh.kind == RefreshKind.BEGIN:
+            self.rib.mark_stale(name, family)
+        elif refresh.kind == RefreshKind.END:
+            self.rib.sweep_stale(name, family)
+        else:
+            self._out.refresh(name, family)
+
     def _limit_crossed(self, event: LimitEvent) -> None:
         limits = event.limits
         facts = {
@@ -281,78 +299,6 @@ class Daemon:
             state = self.peers.get(event.peer)
             if state is not None:
                 state.session.reset(cease(Cease.MAX_PREFIXES))
-
-    # -- what we announce -------------------------------------------------------------------------
-
-    def originate(self, prefixes: Sequence[Prefix]) -> None:
-        """Announce exactly these own prefixes from now on."""
-        before, self._own = self._own, tuple(prefixes)
-        self.rib.originate(self._own)
-        added = [nlri for nlri in self._own if nlri not in before]
-        gone = [nlri for nlri in before if nlri not in self._own]
-        for state in self.peers.values():
-            if state.negotiated is None:
-                continue
-            for family in sorted(state.negotiated.families):
-                self._withdraw(state, state.negotiated, [nlri for nlri in gone if nlri.family is family])
-                self._announce(state, state.negotiated, family, added)
-        self.plan_flush()
-
-    def addresses_changed(self) -> None:
-        """The node's addresses changed: announce again where the next hop is another now."""
-        for state in self.peers.values():
-            if state.negotiated is None:
-                continue
-            for family in sorted(state.negotiated.families):
-                before = state.announced.get(family)
-                now = self._next_hop(state.negotiated, family)
-                if now == before:
-                    continue
-                if now.address is None and before is not None and before.address is not None:
-                    self._withdraw(state, state.negotiated, [p for p in self._own if p.family is family])
-                self._announce(state, state.negotiated, family, self._own)
-
-    def _next_hop(self, negotiated: Negotiated, family: Family) -> OwnNextHop:
-        agent = self.config.agent
-        configured = ConfiguredNextHops(agent.next_hop_ipv4, agent.next_hop_ipv6)
-        return own_next_hop(family, negotiated, self._node, configured)
-
-    def _announce(
-        self, state: PeerState, negotiated: Negotiated, family: Family, prefixes: Iterable[Prefix]
-    ) -> None:
-        next_hop = state.announced[family] = self._next_hop(negotiated, family)
-        own = [nlri for nlri in prefixes if nlri.family is family]
-        if next_hop.address is None:
-            if own:
-                log.warning(
-                    "family not announced", peer=state.config.name, family=str(family), reason=next_hop.reason
-                )
-            return
-        if own:
-            attributes = export(negotiated, next_hop)
-            for message in codec.encode_updates(attributes, own, (), negotiated):
-                state.session.send(message)
-            self.watchers.advertised(own)
-
-    def _withdraw(self, state: PeerState, negotiated: Negotiated, prefixes: Sequence[Prefix]) -> None:
-        if prefixes:
-            for message in codec.encode_updates(None, (), prefixes, negotiated):
-                state.session.send(message)
-            self.watchers.advertised(prefixes)
-
-    def _route_refresh(self, state: PeerState, negotiated: Negotiated, refresh: RouteRefresh) -> None:
-        family, name = refresh.family, state.config.name
-        if refresh.kind == RefreshKind.BEGIN:
-            self.rib.mark_stale(name, family)
-        elif refresh.kind == RefreshKind.END:
-            self.rib.sweep_stale(name, family)
-        elif family in negotiated.families:
-            enhanced = negotiated.enhanced_route_refresh
-            if enhanced:
-                state.session.send(codec.encode_route_refresh(RouteRefresh(family, RefreshKind.BEGIN)))
-            self._announce(state, negotiated, family, self._own)
-            if enhanced:
-                state.session.send(codec.encode_route_refresh(RouteRefresh(family, RefreshKind.END)))
 
     # -- what leaves ------------------------------------------------------------------------------
 
@@ -374,13 +320,6 @@ class Daemon:
 
     # -- what can be told -------------------------------------------------------------------------
 
-    def advertised(self, state: PeerState, family: Family) -> list[Prefix]:
-        """Our own prefixes of one family that the peer was told."""
-        told = state.announced.get(family)
-        if told is None or told.address is None:
-            return []
-        return [nlri for nlri in self._own if nlri.family is family]
-
     def peer_statuses(self) -> list[PeerStatus]:
         """Every configured peer, at this moment."""
         return [self.peer_status(state) for state in self.peers.values()]
@@ -390,11 +329,12 @@ class Daemon:
         families = []
         for family in state.config.families:
             counts = self.rib.counts(state.config.name, family)
-            families.append((family, counts._replace(advertised=len(self.advertised(state, family)))))
-        told = sorted(state.announced.items())
+            families.append(
+                (family, counts._replace(advertised=self._out.advertised(state.config.name, family)))
+            )
         return replace(
             state.session.status(time.time()),
             families=tuple(families),
-            not_announced=tuple((family, ours.reason) for family, ours in told if ours.address is None),
-            end_of_rib=tuple(sorted(self.rib.end_of_rib_received(state.config.name))),
+            not_announced=self._out.not_announced(name),
+            end_of_rib=tuple(sorted(self.rib.end_of_rib_received(name))),
         )

@@ -124,8 +124,12 @@ class FibSync:
         self.plan_run()
         return frozenset(nlri.family for nlri in learned)
 
+    def freeze(self) -> None:
+        """Change the kernel no more, whatever happens: the daemon is ending."""
+        self._stopped = True
+
     async def stop(self, *, flush: bool) -> Flushed | None:
-        """Stop changing the kernel, and with `flush` remove what is ours."""
+        """Let go of the kernel, and with `flush` remove what is ours."""
         self._stopped = True
         for timer in (self._timer, self._refresh_timer):
             if timer is not None:
