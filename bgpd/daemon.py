@@ -326,12 +326,10 @@ class Daemon:
 
     def peer_status(self, state: PeerState) -> PeerStatus:
         """One peer with its counts of prefixes, which its session does not know."""
-        families = []
+        name, families = state.config.name, []
         for family in state.config.families:
-            counts = self.rib.counts(state.config.name, family)
-            families.append(
-                (family, counts._replace(advertised=self._out.advertised(state.config.name, family)))
-            )
+            counts = self.rib.counts(name, family)
+            families.append((family, counts._replace(advertised=self._out.advertised(name, family))))
         return replace(
             state.session.status(time.time()),
             families=tuple(families),
