@@ -244,7 +244,7 @@ class RouteReader:
         if kind == nl.RTN_UNICAST and ifindex and not hops:
             hops = [Hop(Address(gateway) if gateway else None, ifindex, bool(flags & nl.RTNH_F_ONLINK))]
         odd += take(nl.RTA_CACHEINFO, b"")[RTA_EXPIRES].rstrip(b"\0")
-        odd += b"".join(bytes((key,)) + value for key, value in values.items() if PLAIN.get(key) != value)
+        odd += b"".join(nl.U32.pack(key) + value for key, value in values.items() if PLAIN.get(key) != value)
         if kind not in (nl.RTN_UNICAST, nl.RTN_UNREACHABLE):
             odd += bytes((kind,))
         place = Place.IGNORED if tos or src_len else self._ownership.place(table, protocol, metric)
@@ -277,7 +277,7 @@ def _multipath(data: bytes) -> tuple[list[Hop], bytes]:
             if key in (nl.RTA_GATEWAY, nl.RTA_VIA):
                 gateway = Address(data[start if key == nl.RTA_GATEWAY else start + 2 : stop])
             else:
-                odd += bytes((key,)) + data[start:stop]
+                odd += nl.U32.pack(key) + data[start:stop]
         if weight:
             odd += bytes((weight,))
         hops.append(Hop(gateway, ifindex, bool(flags & nl.RTNH_F_ONLINK)))

@@ -91,6 +91,8 @@ def attributes(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, in
 
 def u32(data: bytes, offset: int) -> int:
     """The 32-bit number there, in host order."""
+    if len(data) - offset < U32.size:
+        raise KernelError(f"a netlink value of {len(data) - offset} bytes where {U32.size} are needed")
     value: int = U32.unpack_from(data, offset)[0]
     return value
 
