@@ -42,6 +42,7 @@ from bgpd.bgp.notifications import Cease, Code, cease, describe
 from bgpd.bgp.tcp import SocketAddress
 from bgpd.bgp.transport import Transport
 from bgpd.config import PeerConfig, SpeakerConfig
+from bgpd.errors import PeerError
 from routes.path import PeerName, Source
 from routes.peer import Counters, LastError, Negotiated, PeerStatus, SessionState
 from routes.prefix import Address
@@ -187,6 +188,10 @@ class PeerSession:
             tcp.prepare_accepted(sock, self.config)
             ends = tcp.endpoints(sock)
             ends = ends._replace(ifindex=ends.ifindex or self._interface_of(ends.local_address))
+        except PeerError as error:
+            sock.close()
+            self._attempt_failed(AttemptFailed(str(error), None, None))
+            return
         except OSError as error:
             log.debug(
                 "connection lost before it was taken", peer=self.name, source=address[0], error=str(error)

@@ -13,11 +13,14 @@ import struct
 
 from bgpd.bgp.negotiate import Endpoints
 from bgpd.config import Endpoint, PeerConfig
+from bgpd.errors import PeerError
 from routes.path import PeerKind
 from routes.prefix import Address, format_address, is_link_local
 
 TCP_MD5SIG = 14
 TCP_MD5SIG_MAXKEYLEN = 80
+TCP_SAVE_SYN = 27
+TCP_SAVED_SYN = 28
 IP_MINTTL = 21
 IPV6_MINHOPCOUNT = 73
 
@@ -56,6 +59,8 @@ def listening_socket(endpoint: Endpoint) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if len(endpoint.address) == 16:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        # For `_ttl_of_syn`: what came between a handshake and `prepare_accepted` has passed no other check.
+        sock.setsockopt(socket.IPPROTO_TCP, TCP_SAVE_SYN, 1)
         # The SYN-ACK must pass a peer's TTL security, and its peer is not known before accept.
         _set_ttl(sock, endpoint.address, _MAX_TTL)
         sock.bind(_socket_address(endpoint.address, endpoint.port, ""))
@@ -67,12 +72,15 @@ def listening_socket(endpoint: Endpoint) -> socket.socket:
 
 
 def prepare_accepted(sock: socket.socket, config: PeerConfig) -> None:
-    """Options of a connection that `config`'s peer opened."""
+    """Options of a connection that `config`'s peer opened; PeerError if it came from too far away."""
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     _set_ttl(sock, config.address, outgoing_ttl(config))
     if config.ttl_security:
-        set_least_ttl(sock, config.address, least_ttl(config))
+        least, ttl = least_ttl(config), _ttl_of_syn(sock)
+        set_least_ttl(sock, config.address, least)
+        if ttl < least:
+            raise PeerError(f"TTL security: a connection came with TTL {ttl}, and {least} is the least")
     if config.password:
         # The listener's key is inherited; but if the kernel had refused it there, anything was let in.
         set_md5(sock, config.address, config.password)
@@ -145,6 +153,14 @@ def _stream_socket(address: Address) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
+
+
+def _ttl_of_syn(sock: socket.socket) -> int:
+    """The TTL or hop limit that the handshake began with; the most there is if SYN cookies lost it."""
+    header = sock.getsockopt(socket.IPPROTO_TCP, TCP_SAVED_SYN, 1024)
+    if len(header) < 20:
+        return _MAX_TTL
+    return header[8] if header[0] >> 4 == 4 else header[7]
 
 
 def _set_ttl(sock: socket.socket, address: Address, ttl: int) -> None:

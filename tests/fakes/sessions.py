@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from random import Random
 
 from bgpd.bgp.listener import Listener
@@ -74,6 +75,16 @@ class Speaker:
         self.listener.close()
         for session in self.sessions:
             await session.stop(None)
+
+
+@asynccontextmanager
+async def closing(*speakers: Speaker) -> AsyncIterator[None]:
+    """Close these at the end, also of a test that fails."""
+    try:
+        yield
+    finally:
+        for speaker in speakers:
+            await speaker.close()
 
 
 async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:

@@ -18,7 +18,7 @@ from bgpd.errors import ConfigError
 from routes.path import PeerKind, PeerName
 from routes.peer import SessionState
 from routes.prefix import Address, parse_address
-from tests.fakes.sessions import Speaker, run, until
+from tests.fakes.sessions import Speaker, closing, run, until
 
 EBGP = PeerConfig(PeerName("127.0.0.1"), parse_address("127.0.0.1"), asn=65001, kind=PeerKind.EBGP)
 IBGP = replace(EBGP, asn=65000, kind=PeerKind.IBGP)
@@ -48,17 +48,16 @@ async def closed_by_peer(sock: socket.socket) -> bool:
 def test_strangers_are_closed_at_once_and_logged_rarely() -> None:
     async def test() -> None:
         speaker, other = Speaker("127.0.0.11"), Speaker("127.0.0.12")
-        speaker.peer_with(other, passive=True).start()
-        with capture_logs() as logs:
-            for _ in range(20):
-                stranger = call(speaker, "127.0.0.66")
-                assert await closed_by_peer(stranger)
-                stranger.close()
-        assert speaker.listener.counters.unknown_source == 20
-        lines = [entry for entry in logs if entry["log_level"] == "warning"]
-        assert [entry["source"] for entry in lines] == ["127.0.0.66"]
-        await speaker.close()
-        await other.close()
+        async with closing(speaker, other):
+            speaker.peer_with(other, passive=True).start()
+            with capture_logs() as logs:
+                for _ in range(20):
+                    stranger = call(speaker, "127.0.0.66")
+                    assert await closed_by_peer(stranger)
+                    stranger.close()
+            assert speaker.listener.counters.unknown_source == 20
+            lines = [entry for entry in logs if entry["log_level"] == "warning"]
+            assert [entry["source"] for entry in lines] == ["127.0.0.66"]
 
     run(test)
 
@@ -66,17 +65,16 @@ def test_strangers_are_closed_at_once_and_logged_rarely() -> None:
 def test_a_peer_that_connects_without_end_holds_one_connection_and_is_slowed_down() -> None:
     async def test() -> None:
         speaker, other = Speaker("127.0.0.11"), Speaker("127.0.0.12")
-        session = speaker.peer_with(other, passive=True)
-        session.start()
-        calls = [call(speaker, "127.0.0.12") for _ in range(BURST + 10)]
-        await until(lambda: speaker.listener.counters.too_fast == 10)
-        assert speaker.listener.counters.accepted == BURST
-        assert session.state is SessionState.OPEN_SENT
-        assert len(session._fsm.connections) == 1  # noqa: SLF001 - the bound under test
-        for sock in calls:
-            sock.close()
-        await speaker.close()
-        await other.close()
+        async with closing(speaker, other):
+            session = speaker.peer_with(other, passive=True)
+            session.start()
+            calls = [call(speaker, "127.0.0.12") for _ in range(BURST + 10)]
+            await until(lambda: speaker.listener.counters.too_fast == 10)
+            assert speaker.listener.counters.accepted == BURST
+            assert session.state is SessionState.OPEN_SENT
+            assert len(session._fsm.connections) == 1  # noqa: SLF001 - the bound under test
+            for sock in calls:
+                sock.close()
 
     run(test)
 
@@ -84,14 +82,13 @@ def test_a_peer_that_connects_without_end_holds_one_connection_and_is_slowed_dow
 def test_a_removed_peer_is_a_stranger() -> None:
     async def test() -> None:
         speaker, other = Speaker("127.0.0.11"), Speaker("127.0.0.12")
-        session = speaker.peer_with(other, passive=True)
-        session.start()
-        speaker.listener.remove(session.name)
-        with call(speaker, "127.0.0.12") as sock:
-            assert await closed_by_peer(sock)
-        assert speaker.listener.counters.unknown_source == 1
-        await speaker.close()
-        await other.close()
+        async with closing(speaker, other):
+            session = speaker.peer_with(other, passive=True)
+            session.start()
+            speaker.listener.remove(session.name)
+            with call(speaker, "127.0.0.12") as sock:
+                assert await closed_by_peer(sock)
+            assert speaker.listener.counters.unknown_source == 1
 
     run(test)
 
@@ -100,27 +97,26 @@ def test_running_out_of_descriptors_pauses_accepting(monkeypatch: pytest.MonkeyP
     async def test() -> None:
         monkeypatch.setattr(listener_module, "_PAUSE", 0.05)
         speaker, other = Speaker("127.0.0.11"), Speaker("127.0.0.12")
-        session = speaker.peer_with(other, passive=True)
-        session.start()
-        real = speaker.listener._sockets  # noqa: SLF001 - to make accept fail as the kernel would
-        calls = 0
+        async with closing(speaker, other):
+            session = speaker.peer_with(other, passive=True)
+            session.start()
+            real = speaker.listener._sockets  # noqa: SLF001 - to make accept fail as the kernel would
+            calls = 0
 
-        class Full:
-            def accept(self) -> tuple[socket.socket, tuple[str, int]]:
-                nonlocal calls
-                calls += 1
-                raise OSError(24, "Too many open files")
+            class Full:
+                def accept(self) -> tuple[socket.socket, tuple[str, int]]:
+                    nonlocal calls
+                    calls += 1
+                    raise OSError(24, "Too many open files")
 
-        speaker.listener._accept_ready(Full())  # type: ignore[arg-type]  # noqa: SLF001
-        assert speaker.listener.counters.failed == 1
-        with call(speaker, "127.0.0.12") as sock:
-            await asyncio.sleep(0.02)
-            assert session.state is SessionState.ACTIVE
-            await until(lambda: session.state is SessionState.OPEN_SENT)
-            assert sock.fileno() >= 0
-        assert (calls, len(real)) == (1, 1)
-        await speaker.close()
-        await other.close()
+            speaker.listener._accept_ready(Full())  # type: ignore[arg-type]  # noqa: SLF001
+            assert speaker.listener.counters.failed == 1
+            with call(speaker, "127.0.0.12") as sock:
+                await asyncio.sleep(0.02)
+                assert session.state is SessionState.ACTIVE
+                await until(lambda: session.state is SessionState.OPEN_SENT)
+                assert sock.fileno() >= 0
+            assert (calls, len(real)) == (1, 1)
 
     run(test)
 
@@ -144,17 +140,37 @@ def test_ttl_security(
 ) -> None:
     async def test() -> None:
         a, b = Speaker(addresses[0], router_id=7), Speaker(addresses[1])
-        mine = a.peer_with(b, ttl_security=ours[0])
-        other = b.peer_with(a, ttl_security=theirs[0])
-        mine.start()
-        other.start()
-        if comes_up:
-            await until(lambda: {mine.state, other.state} == {SessionState.ESTABLISHED})
-        else:
-            await asyncio.sleep(0.5)
-            assert a.recorder.up == b.recorder.up == 0
-        await a.close()
-        await b.close()
+        async with closing(a, b):
+            mine = a.peer_with(b, ttl_security=ours[0])
+            other = b.peer_with(a, ttl_security=theirs[0])
+            mine.start()
+            other.start()
+            if comes_up:
+                await until(lambda: {mine.state, other.state} == {SessionState.ESTABLISHED})
+            else:
+                await asyncio.sleep(0.5)
+                assert a.recorder.up == b.recorder.up == 0
+
+    run(test)
+
+
+@pytest.mark.parametrize("addresses", [("127.0.0.11", "127.0.0.12"), ("::1", "::1")])
+def test_a_handshake_from_too_far_away_is_refused_although_the_listener_lets_it_in(
+    addresses: tuple[str, str],
+) -> None:
+    async def test() -> None:
+        a, b = Speaker(addresses[0], router_id=7), Speaker(addresses[1])
+        async with closing(a, b):
+            guarded = a.peer_with(b, ttl_security=1, passive=True)
+            far_away = parse_address("::9" if ":" in b.address else "127.0.0.99")
+            a.peer_with(b, name=PeerName("far away"), address=far_away)
+            guarded.start()
+            b.peer_with(a).start()
+            await until(lambda: guarded.last_error is not None)
+            assert guarded.last_error is not None
+            expected = "TTL security: a connection came with TTL 64, and 255 is the least"
+            assert guarded.last_error.text == expected
+            assert b.recorder.up == 0
 
     run(test)
 
@@ -182,19 +198,18 @@ def test_the_ttl_of_outgoing_packets(config: PeerConfig, ttl: int) -> None:
 def test_the_listener_demands_a_ttl_only_while_all_of_its_peers_have_one() -> None:
     async def test() -> None:
         speaker, other, third = (Speaker(f"127.0.0.{n}") for n in (11, 12, 13))
-        ((_, sock),) = speaker.listener._sockets  # noqa: SLF001 - the option is what is tested
+        async with closing(speaker, other, third):
+            ((_, sock),) = speaker.listener._sockets  # noqa: SLF001 - the option is what is tested
 
-        def least() -> int:
-            return sock.getsockopt(socket.IPPROTO_IP, tcp.IP_MINTTL)
+            def least() -> int:
+                return sock.getsockopt(socket.IPPROTO_IP, tcp.IP_MINTTL)
 
-        speaker.peer_with(other, ttl_security=2)
-        assert least() == 254
-        session = speaker.peer_with(third)
-        assert least() == 0
-        speaker.listener.remove(session.name)
-        assert least() == 254
-        for one in (speaker, other, third):
-            await one.close()
+            speaker.peer_with(other, ttl_security=2)
+            assert least() == 254
+            session = speaker.peer_with(third)
+            assert least() == 0
+            speaker.listener.remove(session.name)
+            assert least() == 254
 
     run(test)
 
@@ -202,25 +217,24 @@ def test_the_listener_demands_a_ttl_only_while_all_of_its_peers_have_one() -> No
 def test_a_key_that_the_kernel_refused_lets_nothing_unsigned_in(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test() -> None:
         speaker, other = Speaker("127.0.0.11"), Speaker("127.0.0.12")
-        real = tcp.set_md5
+        async with closing(speaker, other):
+            real = tcp.set_md5
 
-        def refuse(_sock: socket.socket, _peer: Address, _password: str) -> None:
-            raise OSError(12, "Cannot allocate memory")
+            def refuse(_sock: socket.socket, _peer: Address, _password: str) -> None:
+                raise OSError(12, "Cannot allocate memory")
 
-        monkeypatch.setattr(tcp, "set_md5", refuse)
-        with capture_logs() as logs:
-            session = speaker.peer_with(other, passive=True, password="secret")
-        assert logs[0]["advice"] == "raise net.core.optmem_max"
-        monkeypatch.setattr(tcp, "set_md5", real)
-        session.start()
-        unsigned = other.peer_with(speaker)
-        unsigned.start()
-        await until(lambda: speaker.listener.counters.accepted > 0)
-        await asyncio.sleep(0.3)
-        assert speaker.recorder.up == 0
-        assert session.counters.messages_in == 0
-        await speaker.close()
-        await other.close()
+            monkeypatch.setattr(tcp, "set_md5", refuse)
+            with capture_logs() as logs:
+                session = speaker.peer_with(other, passive=True, password="secret")
+            assert logs[0]["advice"] == "raise net.core.optmem_max"
+            monkeypatch.setattr(tcp, "set_md5", real)
+            session.start()
+            unsigned = other.peer_with(speaker)
+            unsigned.start()
+            await until(lambda: speaker.listener.counters.accepted > 0)
+            await asyncio.sleep(0.3)
+            assert speaker.recorder.up == 0
+            assert session.counters.messages_in == 0
 
     run(test)
 
