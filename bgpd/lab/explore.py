@@ -28,7 +28,7 @@ def client(topology: Topology, node: Node, *words: str) -> list[str]:
 
 def kernel_table(node: Node, version: int, *, colour: bool = False) -> list[str]:
     """`ip route` for a node's learned routes."""
-    switches = ["-c=always"] if colour else []
+    switches = ["-c"] if colour else []
     return [
         *(netns.ip_tool(), *switches, f"-{version}", "-n", node.namespace),
         *("route", "show", "proto", "179"),

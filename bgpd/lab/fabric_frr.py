@@ -111,6 +111,7 @@ def router_config(router: Router) -> str:
         " no bgp ebgp-requires-policy",
         " no bgp default ipv4-unicast",
         " bgp bestpath as-path multipath-relax",
+        " timers bgp 10 30",  # these defaults say 3 and 9: too little for a machine that is busy with tests
     ]
     for session in router.sessions:
         lines += [

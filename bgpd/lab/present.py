@@ -25,7 +25,7 @@ FABRICS = {
     Fabric.FRR: "two FRR top-of-rack routers, eBGP, ECMP over both",
     Fabric.BIRD: "two BIRD top-of-rack routers, eBGP, ECMP over both",
 }
-TITLE_WIDTH = 28
+TITLE_WIDTH = 30
 
 
 class Presenter:

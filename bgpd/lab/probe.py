@@ -11,6 +11,8 @@ import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from bgpd.lab import netns
 from bgpd.lab.command import LabError, find_tool
@@ -53,7 +55,26 @@ class PingReport:
         return tuple(lost for lost in self.lost if start <= lost.at <= end)
 
 
-class Pinger:
+class _Recorder:
+    """A tool that records until it is stopped; as a context, it is ended at the latest when that is left."""
+
+    process: Process
+
+    def start(self) -> None:
+        """Begin, and return when it really records."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.process.kill()
+
+
+class Pinger(_Recorder):
     """Pings an address every 10 ms, from `start` to `stop`."""
 
     def __init__(
@@ -68,7 +89,7 @@ class Pinger:
         """Begin, and return when the first answer has come."""
         self.process.start()
         end = time.monotonic() + READY_TIMEOUT
-        while "icmp_seq=" not in self.process.tail():
+        while " bytes from " not in self.process.tail():
             self.process.must_run()
             if time.monotonic() > end:
                 self.process.kill()
@@ -128,7 +149,7 @@ class RouteEvent:
     """The route as `ip` shows it, in one line."""
 
 
-class RouteMonitor:
+class RouteMonitor(_Recorder):
     """Records every change of a namespace's routes, from `start` to `stop`."""
 
     def __init__(self, namespace: str, log: Path) -> None:
@@ -143,6 +164,7 @@ class RouteMonitor:
         while MARKER not in self.process.tail():
             self.process.must_run()
             if time.monotonic() > end:
+                self.process.kill()
                 raise LabError(f"{self.process.name} records nothing")
             netns.batch(self.namespace, [f"route add {MARKER_ROUTE}", f"route del {MARKER_ROUTE}"])
             time.sleep(0.02)

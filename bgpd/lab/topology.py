@@ -33,6 +33,10 @@ FORWARDING = {
     "net.ipv4.conf.default.rp_filter": "0",
     "net.ipv4.fib_multipath_hash_policy": "1",
     "net.ipv6.fib_multipath_hash_policy": "1",
+    "net.ipv4.conf.all.ignore_routes_with_linkdown": "1",
+    "net.ipv4.conf.default.ignore_routes_with_linkdown": "1",
+    "net.ipv6.conf.all.ignore_routes_with_linkdown": "1",
+    "net.ipv6.conf.default.ignore_routes_with_linkdown": "1",
 }
 BRIDGE = "bridge0"
 
