@@ -13,9 +13,9 @@ from routes.path import PeerKind, PeerName
 from routes.prefix import parse_address
 
 
-def peer(text: str, **changes: int) -> PeerConfig:
-    base = PeerConfig(name=PeerName(text), address=parse_address(text), asn=65000, kind=PeerKind.IBGP)
-    return replace(base, **changes)
+def peer(text: str, hold_time: int = 90) -> PeerConfig:
+    name, address = PeerName(text), parse_address(text)
+    return PeerConfig(name=name, address=address, asn=65000, kind=PeerKind.IBGP, hold_time=hold_time)
 
 
 A, B = peer("192.0.2.1"), peer("192.0.2.2")
