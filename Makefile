@@ -15,12 +15,13 @@ test: ## Run every test: unit, property, interop with real daemons, end to end
 	@.ci/setup test
 	@$(BIN)/pytest
 
-check: ## Lint, formatting, types and layers
+check: ## Lint, formatting, types, layers, generated code
 	@.ci/setup test
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@.ci/protos --check
 
 # Hashes of the public index only, whatever this machine's pip is set up with.
 COMPILE := CUSTOM_COMPILE_COMMAND="make lock" PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_EXTRA_INDEX_URL= \
