@@ -99,7 +99,7 @@ def test_the_fast_ways_give_what_the_slow_way_gives() -> None:
     numbers = iter(range(1, 1 << 30, 1000))
     encoder = RouteEncoder(254, 179, lambda _: next(numbers))
     alone, items = [], []
-    for size, source in ((4, None), (4, "192.0.2.9"), (16, None), (16, "fd00::9")):
+    for size, source in ((4, None), (4, "192.0.2.9"), (4, "192.0.2.8"), (16, None), (16, "fd00::9")):
         gateways = [("192.0.2.%d" if size == 4 else "fd00::%d") % at for at in (1, 2, 3, 3)]
         for at, gateway in enumerate(gateways):
             for onlink in (False, True):
