@@ -438,12 +438,12 @@ def _announcements(
     if by_ipv6 != (family is Family.IPV6) and not (by_ipv6 and family in negotiated.extended_next_hop):
         raise InvariantError(f"{family} with the next hop {attributes.next_hop.hex()} on this session")
     reach = reach_header(attributes, family)
-    block = _pack_attributes(attributes, reach is None, negotiated.four_octet, negotiated.kind)
+    block = pack_attributes(attributes, reach is None, negotiated.four_octet, negotiated.kind)
     return announcement_bodies(block, reach, pieces, extended=negotiated.extended_message)
 
 
 @lru_cache(maxsize=512)
-def _pack_attributes(attributes: PathAttributes, next_hop: bool, four_octet: bool, kind: PeerKind) -> bytes:
+def pack_attributes(attributes: PathAttributes, next_hop: bool, four_octet: bool, kind: PeerKind) -> bytes:
     """All but MP_REACH_NLRI, in the order of their codes; for eBGP without what stays inside an AS."""
     internal = kind is PeerKind.IBGP
     block = xattribute.Attributes()

@@ -374,6 +374,7 @@ class Cursor(Generic[K]):
     def sent(self, size: int) -> None:
         """`size` bytes of the last `next_slices` were taken."""
         plan, self._plan = self._plan, []
+        plan_end, self._plan_end = self._plan_end, 0
         for each in plan:
             length = len(each.data)
             if size < length:
@@ -384,7 +385,7 @@ class Cursor(Generic[K]):
                 del self._directed[0]
             else:
                 self.seq = each.segment.seqs[each.last - 1] + 1
-        self.seq = max(self.seq, self._plan_end)
+        self.seq = max(self.seq, plan_end)
 
     def _stop_in(self, part: _Slice[K] | Directed, size: int) -> None:
         """Only `size` bytes of this part were taken."""

@@ -16,6 +16,7 @@ import errno
 import os
 import socket
 from collections import deque
+from itertools import islice
 from typing import Protocol
 
 from bgpd.bgp.tcp import SocketAddress
@@ -27,7 +28,11 @@ _READ_BUDGET = 0.005
 """Seconds that processing one slice of input should take."""
 _LINGER = 1.0
 _IOV = 64
-"""Buffers for each write call."""
+"""Buffers of what is queued for each write call."""
+_FED = 1 << 19
+"""Bytes of the feed for each write call."""
+_WRITES = 4
+"""Write calls before others get their turn."""
 _HEADER = 19
 
 _buffer = bytearray(READ_LARGEST)
@@ -47,6 +52,20 @@ class TransportOwner(Protocol):
         """After `close`: the socket is gone, and lingers no more."""
 
 
+class Feed(Protocol):
+    """Output that is not queued but read where it lies, once the kernel has room (`bgpd.bgp.outflow`)."""
+
+    @property
+    def rest(self) -> bytes | memoryview:
+        """Of a message that was started: it goes out before anything else."""
+
+    def next_slices(self, limit: int) -> list[bytes | memoryview]:
+        """Whole messages, about `limit` bytes together; `rest` is not among them."""
+
+    def sent(self, size: int) -> None:
+        """That much of `rest` and then of the last slices is out."""
+
+
 class Transport:
     """One connection, from `connect` or `adopt` until `close`."""
 
@@ -62,6 +81,7 @@ class Transport:
         self.pending = 0
         """Bytes that wait for the kernel."""
         self.blocked = False
+        self.feed: Feed | None = None
         self._flushing = False
         self._closing = False
         self._shut = False
@@ -126,17 +146,29 @@ class Transport:
             self._flushing = True
             self._loop.call_soon(self._flush)
 
+    def pump(self) -> None:
+        """Write what the feed has, unless the kernel takes nothing now."""
+        if not self.blocked and not self._flushing and not self._closing:
+            self._flush()
+
     def _flush(self) -> None:
         self._flushing = False
         if self.socket.fileno() == -1:
             return
-        while self._output:
-            size = self._write_some()
+        blocked = False
+        for _ in range(_WRITES):
+            buffers = self._next_buffers()
+            if not buffers:
+                break
+            size = self._write(buffers)
             if size is None:
                 return
-            if not size:
+            if size < sum(map(len, buffers)):
+                blocked = True
                 break
-        blocked = bool(self._output)
+        else:
+            self._flushing = True
+            self._loop.call_soon(self._flush)  # others come first
         if blocked != self.blocked:
             self.blocked = blocked
             if blocked:
@@ -144,28 +176,55 @@ class Transport:
             else:
                 self._loop.remove_writer(self._fd)
             self._tell(0)
-        if self._closing and not blocked:
+        if self._closing and not blocked and not self._flushing:
             self._shut_down()
 
-    def _write_some(self) -> int | None:
+    def _next_buffers(self) -> list[bytes | memoryview]:
+        """What goes out next: the rest of a started message, what is queued, then the feed."""
+        buffers: list[bytes | memoryview] = []
+        feed = None if self._closing else self.feed
+        if feed is not None and feed.rest:
+            buffers.append(feed.rest)
+        if self._output:
+            head = self._output[0]
+            buffers.append(memoryview(head)[self._started :] if self._started else head)
+            buffers += islice(self._output, 1, _IOV)
+        if feed is not None and len(buffers) < _IOV:
+            buffers += feed.next_slices(_FED)
+        return buffers
+
+    def _write(self, buffers: list[bytes | memoryview]) -> int | None:
         """One write call: bytes taken, 0 when the kernel takes none, None when the connection is lost."""
-        head = self._output[0]
-        buffers = [memoryview(head)[self._started :] if self._started else head]
-        buffers += [self._output[i] for i in range(1, min(len(self._output), _IOV))]
         try:
             size = self.socket.sendmsg(buffers)
         except (BlockingIOError, InterruptedError):
-            return 0
+            size = 0
         except OSError as error:
             self._lost_output(error.strerror or str(error))
             return None
-        self.pending -= size
-        left = self._started + size
-        while self._output and left >= len(self._output[0]):
-            left -= len(self._output.popleft())
-        self._started = left
-        self._tell(size)
+        self._account(size)
+        if size:
+            self._tell(size)
         return size
+
+    def _account(self, size: int) -> None:
+        feed = None if self._closing else self.feed
+        if feed is not None and feed.rest:
+            of_rest = min(size, len(feed.rest))
+            feed.sent(of_rest)
+            size -= of_rest
+            if feed.rest:
+                return
+        if self._output:
+            queued = min(size, self.pending)
+            self.pending -= queued
+            size -= queued
+            left = self._started + queued
+            while self._output and left >= len(self._output[0]):
+                left -= len(self._output.popleft())
+            self._started = left
+        if feed is not None:
+            feed.sent(size)
 
     def _tell(self, size: int) -> None:
         if not self._closing:
@@ -201,11 +260,17 @@ class Transport:
             return
         self._keep_started_message()
         self._output.append(last)
+        self.pending = sum(map(len, self._output))
         self._linger = self._loop.call_later(_LINGER, self._destroy)
         self._flush()
 
     def _keep_started_message(self) -> None:
         """Drop the output but the rest of a message of which the peer has a part."""
+        if self.feed is not None and self.feed.rest:
+            self._output.clear()
+            self._started = 0
+            self._output.append(bytes(self.feed.rest))
+            return
         head = self._output[0] if self._output else b""
         started, self._started = self._started, 0
         self._output.clear()
