@@ -144,9 +144,13 @@ class Fsm:
         return self._end_all(stopped(notification), now)
 
     def stop_quietly(self, otherwise: Notification, now: float) -> list[Action]:
-        """Stop; the NOTIFICATION is sent only where the peer would not keep our paths anyway."""
+        """Stop; the NOTIFICATION is sent only where the peer would not keep our paths anyway.
+
+        A peer that lists no family in its capability does not restart gracefully itself, but helps us: so do
+        FRR and BIRD by default (RFC 4724 section 4.2).
+        """
         c = self.established
-        keeps = c is not None and c.negotiated is not None and keeps_paths(c.negotiated)
+        keeps = c is not None and c.negotiated is not None and c.negotiated.graceful_restart is not None
         return self.stop(None if keeps else otherwise, now)
 
     def reset(self, notification: Notification, now: float) -> list[Action]:

@@ -517,9 +517,7 @@ def test_a_shutdown_is_a_hard_reset_for_a_peer_that_would_keep_our_paths(
     assert (play.fsm.state, play.fsm.next_deadline()) == (SessionState.IDLE, inf)
 
 
-@pytest.mark.parametrize(
-    ("restart", "quiet"), [(None, False), (GracefulRestart(120), False), (RESTART, True)]
-)
+@pytest.mark.parametrize(("restart", "quiet"), [(None, False), (GracefulRestart(120), True), (RESTART, True)])
 def test_leaving_for_a_restart_is_silent_where_the_peer_keeps_our_paths(
     restart: GracefulRestart | None, quiet: bool
 ) -> None:
