@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
 import pytest
@@ -28,6 +28,20 @@ class MakeLab(Protocol):
 @pytest.fixture
 def make_lab() -> Iterator[MakeLab]:
     """Labs of this test's own, which are gone after it; a test that fails shows the agents' logs."""
+    with labs() as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def make_shared_lab() -> Iterator[MakeLab]:
+    """Labs that all stories of a module share; each story leaves them as it found them."""
+    with labs() as make:
+        yield make
+
+
+@contextmanager
+def labs() -> Iterator[MakeLab]:
+    """What makes labs; all of them are removed at the end."""
     with ExitStack() as stack:
 
         def make(

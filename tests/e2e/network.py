@@ -1,0 +1,233 @@
+"""What the stories do to a running lab, and how they see what came of it.
+
+Whatever happened to packets and routes is asked of `ping`, `ip monitor` and `ip route`, which are not
+ours; only what the agent says of itself is asked of its API.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from itertools import count
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from api.client import Client, UnreachableError
+from bgpd.lab import netns
+from bgpd.lab.plan import Network, Node, Pod
+from bgpd.lab.probe import Lost, Pinger, RouteEvent, RouteMonitor
+from bgpd.lab.topology import Agent, Topology
+from routes.path import PeerName
+from routes.peer import PeerStatus
+from routes.prefix import Prefix
+from routes.view import DaemonStatus, FibView, RouteQuery, Table
+from tests.interop.harness.speaker import wait_until
+
+SECOND = 1.0
+"""How long the agent may take to notice and mend what others did."""
+PATIENCE = 20.0
+"""How long what depends on sessions may take on a busy machine."""
+PROMPT = 0.02
+
+_numbers = count()
+
+
+class Ping(NamedTuple):
+    """A pod that pings another, in one family."""
+
+    source: Pod
+    target: Pod
+    version: int
+
+    def __str__(self) -> str:
+        return f"{self.source.name} to {self.target.name}, IPv{self.version}"
+
+
+def address_of(pod: Pod, version: int) -> str:
+    return next(str(address) for address in pod.addresses if address.version == version)
+
+
+def network_of(node: Node, version: int) -> Network:
+    return next(network for network in node.pod_networks if network.version == version)
+
+
+def pings_between(topology: Topology) -> list[Ping]:
+    """Between all pods on different nodes, in both directions and both families."""
+    return [
+        Ping(source, target, version)
+        for near in topology.plan.nodes
+        for far in topology.plan.nodes
+        if near is not far
+        for source in near.pods
+        for target in far.pods
+        for version in (4, 6)
+    ]
+
+
+class Witness:
+    """Pings every 10 ms, and records every change of the nodes' routes, from `__enter__` to `stop`."""
+
+    def __init__(self, topology: Topology, pings: Iterable[Ping] | None = None) -> None:
+        folder = topology.workspace.folder
+        self._pingers = {
+            ping: Pinger(
+                str(ping),
+                ping.source.namespace,
+                next(address for address in ping.target.addresses if address.version == ping.version),
+                folder / f"ping-{next(_numbers)}.log",
+            )
+            for ping in (pings_between(topology) if pings is None else pings)
+        }
+        self._monitors = {
+            node.name: RouteMonitor(node.namespace, folder / f"monitor-{next(_numbers)}.log")
+            for node in topology.plan.nodes
+        }
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as started:
+            for recorder in (*self._monitors.values(), *self._pingers.values()):
+                started.enter_context(recorder)
+            self._stack = started.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def changes(self) -> dict[str, list[RouteEvent]]:
+        """What changed by now, by node."""
+        return {name: monitor.events() for name, monitor in self._monitors.items()}
+
+    def stop(self) -> Seen:
+        """End, and say what was seen."""
+        reports = {ping: pinger.stop() for ping, pinger in self._pingers.items()}
+        return Seen(
+            lost={ping: report.lost for ping, report in reports.items() if report.lost},
+            fewest=min((report.answered for report in reports.values()), default=0),
+            changes={name: monitor.stop() for name, monitor in self._monitors.items()},
+        )
+
+
+class Seen(NamedTuple):
+    """What a witness saw."""
+
+    lost: Mapping[Ping, tuple[Lost, ...]]
+    """Only pings that lost something."""
+    fewest: int
+    """Answers to the ping that had the fewest."""
+    changes: Mapping[str, list[RouteEvent]]
+
+    @property
+    def deleted(self) -> list[str]:
+        """Every deletion on any node."""
+        return [
+            f"{name}: {event.text}"
+            for name, events in self.changes.items()
+            for event in events
+            if event.deleted
+        ]
+
+
+class Asked:
+    """An agent's answers to its operator."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent = agent
+        self.api = f"unix://{agent.socket}"
+
+    def status(self) -> DaemonStatus:
+        with Client(self.api) as client:
+            return client.status()
+
+    def peers(self) -> dict[PeerName, PeerStatus]:
+        with Client(self.api) as client:
+            return {peer.name: peer for peer in client.peers()}
+
+    def entries(self, nlri: str) -> list[FibView]:
+        """The kernel entries of one prefix."""
+        with Client(self.api) as client:
+            return list(client.fib(RouteQuery(Table.FIB, prefix=Prefix.parse(nlri))))
+
+    def entry(self, nlri: str) -> FibView:
+        (entry,) = self.entries(nlri)
+        return entry
+
+    def why_unresolved(self, nlri: str) -> str:
+        with Client(self.api) as client:
+            return client.explain(nlri).text
+
+    def answers(self) -> bool:
+        try:
+            self.status()
+        except UnreachableError:
+            return False
+        return True
+
+    def converged(self) -> bool:
+        """Whether every peer has said End-of-RIB since the start."""
+        try:
+            return self.status().convergence.complete
+        except UnreachableError:
+            return False
+
+    def wait_converged(self) -> float:
+        """When the initial convergence was complete: seconds since the epoch."""
+        wait_until(self.converged, PATIENCE, lambda: self.agent.process.tail())
+        return self.status().convergence.at
+
+    def reload(self, config: str) -> None:
+        """Have the agent read this configuration; returns when it has said what it makes of it."""
+        said = len(self.log("configuration"))
+        self.agent.config.write_text(config)
+        self.agent.process.signal(signal.SIGHUP)
+        eventually(lambda: len(self.log("configuration")) > said, lambda: self.agent.process.tail())
+
+    def log(self, event: str) -> list[dict[str, object]]:
+        """The lines of the agent's log whose event begins so."""
+        text = self.agent.process.log.read_text() if self.agent.process.log.exists() else ""
+        lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+        return [line for line in lines if str(line["event"]).startswith(event)]
+
+
+def eventually(
+    good: Callable[[], bool], what: str | Callable[[], str] = "the condition", within: float = PATIENCE
+) -> float:
+    """Ask often, and return after how many seconds it was true."""
+    started = time.monotonic()
+    while not good():
+        spent = time.monotonic() - started
+        assert spent < within, f"not within {within:g} s: {what if isinstance(what, str) else what()}"
+        time.sleep(PROMPT)
+    return time.monotonic() - started
+
+
+def shown(namespace: str, *selector: str) -> list[str]:
+    """The routes of both families, a line each, as `ip` prints them."""
+    lines: list[str] = []
+    for version in ("-4", "-6"):
+        output = netns.run_in(namespace, [netns.ip_tool(), version, "-o", "route", "show", *selector])
+        lines += [re.sub(r" +", " ", line.replace("\\", " ")).strip() for line in output.splitlines()]
+    return lines
+
+
+def ours(namespace: str) -> list[str]:
+    """What the agent put into a kernel."""
+    return shown(namespace, "proto", "179")
+
+
+def foreign(namespace: str) -> list[str]:
+    """What anybody else put into any table of a kernel, and what the kernel did itself."""
+    return [line for line in shown(namespace, "table", "all") if "proto 179 metric 20" not in line]
+
+
+def hold_for(topology: Topology, seconds: float) -> None:
+    """Lower `fib.hold_time` of agents that are not started yet."""
+    for agent in topology.agents.values():
+        text = agent.config.read_text()
+        agent.config.write_text(text.replace("[fib]\n", f"[fib]\nhold_time = {seconds:g}\n"))
