@@ -74,7 +74,7 @@ def run(*argv: str) -> str:
 @contextmanager
 def topology(cores: Cores) -> Iterator[Topology]:
     """Build the namespaces, and remove them whatever happens."""
-    mark = f"bch-{os.getpid()}"
+    mark = f"bch-agent-{os.getpid()}"
     net = Topology(f"{mark}-f", f"{mark}-d", "daemon0", cores)
     try:
         for name in (net.feeder, net.daemon):
