@@ -51,7 +51,7 @@ def _maybe(header: bytes, value: bytes) -> bytes:
 _EARLY = b"".join(
     (
         rb"\x40\x01\x01([\0-\2])",
-        rb"(?:\x40\x02|\x50\x02\0)(\0|%b)" % _sized(range(6, 67, 4)),
+        rb"(?:\x40\x02|\x50\x02\0)(\0|%b)" % _sized(range(6, 67, 2)),
         _maybe(rb"\x40\x03\x04", rb"[^\0\x7f\xe0-\xff].{3}"),
         _maybe(rb"\x80\x04\x04", b".{4}"),
         _maybe(rb"\x40\x05\x04", b".{4}"),

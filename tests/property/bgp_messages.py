@@ -143,6 +143,8 @@ class Sender:
         self._negotiated = negotiated
         self._internal = negotiated.kind is PeerKind.IBGP
         self._strange = 0.0
+        self._terse = self._chance(0.3)
+        """Few attributes, so that messages repeat them."""
 
     def stream(self, count: int, strange: float) -> bytes:
         """Messages, of which a share of `strange` has something unusual in each of its parts."""
@@ -186,7 +188,8 @@ class Sender:
         if kind == "unreach":
             family = pick.choice([Family.IPV6, Family.IPV6, Family.IPV4])
             nlri = b"" if self._chance(0.1) else self._nlri(family)
-            return update(attribute(0x80, 15, bytes((0, family, 1)) + nlri, self._chance(0.5)))
+            gone = attribute(0x80, 15, bytes((0, family, 1)) + nlri, self._chance(0.5))
+            return update(gone + attribute(0x40, 2, self._as_path()) * self._odd())
         head, tail = self._attributes(with_next_hop=kind != "reach" or self._odd())
         if kind != "ipv4":
             head, tail = self._place(head, tail, self._reach())
@@ -212,14 +215,14 @@ class Sender:
             (0.99, attribute(0x40, 1, bytes((3 if self._odd() else pick.randrange(3),)))),
             (0.99, attribute(0x40, 2, self._as_path(), chance(0.5))),
             (0.99 * with_next_hop, attribute(0x40, 3, self._ipv4_hop())),
-            (0.5, attribute(0x80, 4, pick.randbytes(4))),
+            (0.5, attribute(0x80, 4, pick.choice([bytes(4), pick.randbytes(4)]))),
             (0.98 if self._internal else 0.02, attribute(0x40, 5, b"\0\0\0\x64")),
             (0.05, attribute(0x40, 6, b"")),
             (0.05, attribute(0xC0, 7, b"\0\0" + pick.randbytes(6 if self._negotiated.four_octet else 4))),
             (0.5, attribute(0xE0 if self._odd() else 0xC0, 8, self._many(4))),
             (0.2, large),
-            (0.3 * self._internal, attribute(0x80, 9, pick.randbytes(4))),
-            (0.3 * self._internal, attribute(0x80, 10, self._many(4))),
+            (0.3 if self._internal else 0.02, attribute(0x80, 9, pick.randbytes(4))),
+            (0.3 if self._internal else 0.02, attribute(0x80, 10, self._many(4))),
         ]
         behind = [
             (0.2, attribute(0xC0, 16, self._many(8))),
@@ -228,12 +231,15 @@ class Sender:
             (0.2, large),
             (0.05, attribute(pick.choice([0xC0, 0x80, 0xD0, 0x40]), 99, pick.randbytes(3), wide=True)),
         ]
-        head = [part for share, part in parts if chance(share)]
-        tail = [part for share, part in behind if chance(share) and part not in head]
+        rarely = 0.1 if self._terse else 1.0
+        head = [part for share, part in parts if chance(share if share > 0.9 else share * rarely)]
+        tail = [part for share, part in behind if chance(share * rarely) and part not in head]
         return head, tail
 
     def _many(self, size: int) -> bytes:
         count = self._random.randint(1, 20) if self._odd() else self._random.randint(1, 4)
+        if self._chance(0.5):  # seen before
+            return b"\1" * size
         values = [self._random.randbytes(size) for _ in range(count)]
         return b"".join(values + values[:1] if self._odd() else values) + b"\0" * self._odd()
 
@@ -241,7 +247,7 @@ class Sender:
         pick = self._random
         size = 4 if wide or self._negotiated.four_octet else 2
         segments = b""
-        for _ in range(pick.choice([0, 1, 1, 1, 2])):
+        for _ in range(0 if self._terse else pick.choice([0, 1, 1, 1, 2])):
             asns = [pick.choice([1, 23456, 65001, 65002]) for _ in range(pick.randint(1, 4))]
             if self._odd():
                 asns = pick.choice([[], [0], [7] * 20])
@@ -259,12 +265,16 @@ class Sender:
         size = pick.choice([0, 4, 24]) if self._odd() else pick.choice([16, 16, 32])
         near, far = b"\xfe\x80" + bytes(6) + pick.randbytes(8), b"\xfd\0" + pick.randbytes(14)
         hop = far + near
-        if self._odd():
+        if self._odd() or self._odd():
             halves = [near, far, bytes(16), bytes(15) + b"\1", b"\xff" * 16, pick.randbytes(16)]
             hop = pick.choice(halves) + pick.choice(halves)
         safi = 2 if self._odd() else 1
-        value = bytes((0, family, safi, size)) + hop[:size] + b"\0" + self._nlri(family)
-        return attribute(0x80, 14, value, self._chance(0.5))
+        nlri = b"" if self._odd() else self._nlri(family)
+        value = bytes((0, family, safi, size)) + hop[:size] + b"\0" + nlri
+        reach = bytearray(attribute(0x80, 14, value, self._chance(0.5)))
+        if self._odd():  # a few bytes too long
+            reach[3 if reach[0] & 0x10 else 2] |= 7
+        return bytes(reach)
 
     def _nlri(self, family: Family) -> bytes:
         pick = self._random
