@@ -1,29 +1,23 @@
-"""The agent as the API and the metrics see it: reads of the one writer's state, and its change feeds.
-
-Every method runs in the event loop between two of its steps.  Nothing here changes a table.
-"""
+"""The agent as the API and the metrics see it: the tables, and beside them the kernel's entries."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
+from typing import ClassVar
 
-from api.feed import Feed
 from api.select import select
 from bgpd.announce import OwnPrefixes
 from bgpd.daemon import Daemon
 from bgpd.fib_sync import FibSync
+from bgpd.view import Facts, RoleView, Shutdown
 from routes import explain as explaining
 from routes.fib import Fib
 from routes.fib_entry import FibEntry
-from routes.loc_rib import Change
 from routes.path import PeerName
-from routes.peer import PeerStatus
 from routes.prefix import Family, Prefix
 from routes.view import (
-    Convergence,
     DaemonStatus,
     Explanation,
     FibCount,
@@ -33,25 +27,8 @@ from routes.view import (
     NextHopView,
     PathView,
     RouteQuery,
-    ShutdownReport,
     Table,
-    TableCount,
 )
-
-Shutdown = Callable[[bool, str], Coroutine[None, None, ShutdownReport]]
-
-
-@dataclass(slots=True)
-class Facts:
-    """What only the agent's life cycle knows."""
-
-    started: float
-    """Seconds since the epoch."""
-    warnings: tuple[HostWarning, ...] = ()
-    config_error: str = ""
-    converged_at: float = 0.0
-    """Seconds since the epoch; 0 until the initial convergence is complete."""
-    held_until: float = 0.0
 
 
 class _Union(Collection[Prefix]):
@@ -70,28 +47,21 @@ class _Union(Collection[Prefix]):
         return any(nlri in part for part in self._parts)
 
 
-class AgentView:
-    """Implements `api.daemon_view.DaemonView`, which is what the metrics read too."""
+class AgentView(RoleView):
+    """What an agent shows."""
+
+    role: ClassVar[str] = "agent"
 
     def __init__(
         self, daemon: Daemon, fib: FibSync, out: OwnPrefixes, facts: Facts, shutdown: Shutdown
     ) -> None:
-        self._daemon = daemon
+        super().__init__(daemon, facts, shutdown)
         self._fib = fib
         self._out = out
-        self._facts = facts
-        self._shutdown = shutdown
-        self._route_feeds: dict[Table, Feed[Prefix]] = {table: Feed() for table in Table}
-        self._peer_feed: Feed[PeerName] = Feed()
 
-    # -- routes -----------------------------------------------------------------------------------
-
-    def paths(self, query: RouteQuery) -> Iterator[PathView | None]:
-        """The paths of any table but the FIB, in order."""
-        rib, table, peer = self._daemon.rib, query.table, query.peer
-        targets = self._out.targets() if table is Table.ADJ_OUT else ()
-        known = explaining.known_prefixes(rib, table, peer)
-        return select(query, known, lambda nlri: explaining.paths_of(rib, nlri, table, peer, targets))
+    def told(self, nlri: Prefix, peer: PeerName | None) -> Sequence[PathView]:
+        """Our own prefixes, as each peer is told them."""
+        return explaining.paths_of(self._daemon.rib, nlri, Table.ADJ_OUT, peer, self._out.targets())
 
     def fib(self, query: RouteQuery) -> Iterator[FibView | None]:
         """The kernel entries: wanted, present, or both."""
@@ -133,52 +103,17 @@ class AgentView:
         """Why `target` is reached as it is."""
         return explaining.explain(self._daemon.rib, target, match, self.fib_of, self._out.targets())
 
-    # -- peers and the whole ----------------------------------------------------------------------
-
-    def peers(self) -> Iterator[PeerStatus]:
-        """Every configured peer."""
-        return iter(self._daemon.peer_statuses())
-
-    def peer(self, name: PeerName) -> PeerStatus | None:
-        """One configured peer."""
-        state = self._daemon.peers.get(name)
-        return None if state is None else self._daemon.peer_status(state)
-
     def status(self) -> DaemonStatus:
         """The daemon as a whole."""
-        daemon, facts, config = self._daemon, self._facts, self._daemon.config
-        peers = daemon.peers.values()
-        return DaemonStatus(
-            version=version("podbgp"),
-            role="agent",
-            asn=config.speaker.asn,
-            router_id=config.speaker.router_id,
-            started=facts.started,
-            convergence=Convergence(
-                complete=bool(facts.converged_at),
-                at=facts.converged_at,
-                waiting_for=daemon.convergence.waiting_for,
-                held_until=facts.held_until if self._fib.learned.held else 0.0,
-            ),
-            peers=len(peers),
-            peers_established=sum(state.negotiated is not None for state in peers),
-            tables=tuple(self._table_counts()),
-            fib=tuple(self._fib_count(family) for family in Family),
-            warnings=facts.warnings,
-            config_path=config.path,
-            config_error=facts.config_error or self._fib.error,
-        )
+        status = super().status()
+        if not self._fib.error:
+            return status
+        trouble = HostWarning("the kernel's routes can't be changed", self._fib.error, "")
+        return replace(status, warnings=(trouble, *status.warnings))
 
-    def _table_counts(self) -> Iterator[TableCount]:
-        rib = self._daemon.rib
-        for family in Family:
-            counts = [rib.counts(name, family) for name in rib.peers()]
-            selected = rib.loc_rib(family).selected
-            received = sum(count.received for count in counts)
-            accepted = sum(count.accepted for count in counts)
-            yield TableCount(Table.ADJ_IN_PRE, family, received, received)
-            yield TableCount(Table.ADJ_IN_POST, family, accepted, accepted)
-            yield TableCount(Table.LOC_RIB, family, len(selected), sum(map(len, selected.values())))
+    def fib_counts(self) -> Iterable[FibCount]:
+        """How many kernel entries of each family there are."""
+        return [self._fib_count(family) for family in Family]
 
     def _fib_count(self, family: Family) -> FibCount:
         size = 4 if family is Family.IPV4 else 16
@@ -192,58 +127,3 @@ class AgentView:
             failed += sum(len(nlri[0]) == size for nlri in fib.blocked())
             held += sum(len(nlri[0]) == size for nlri in fib.held_prefixes())
         return FibCount(family, wanted, installed, failed, held)
-
-    def unhealthy(self) -> str:
-        """Why the agent can't do its work, in a sentence; empty when it can."""
-        return self._fib.error
-
-    # -- feeds ------------------------------------------------------------------------------------
-
-    def route_feed(self, table: Table) -> Feed[Prefix]:
-        """Where changes of one table are published."""
-        return self._route_feeds[table]
-
-    def peer_feed(self) -> Feed[PeerName]:
-        """Where changes of peers are published."""
-        return self._peer_feed
-
-    def changed(self, changes: Sequence[Change]) -> None:
-        """The Loc-RIB changed."""
-        feed = self._route_feeds[Table.LOC_RIB]
-        if feed:
-            feed.publish(nlri for nlri, _, _ in changes)
-
-    def received(self, prefixes: Callable[[], Iterable[Prefix]]) -> None:
-        """An Adj-RIB-In changed for these prefixes; they are computed only if somebody watches."""
-        for table in (Table.ADJ_IN_PRE, Table.ADJ_IN_POST):
-            feed = self._route_feeds[table]
-            if feed:
-                feed.publish(prefixes())
-
-    def advertised(self, prefixes: Iterable[Prefix]) -> None:
-        """An Adj-RIB-Out changed for these prefixes."""
-        self._route_feeds[Table.ADJ_OUT].publish(prefixes)
-
-    def fib_changed(self, prefixes: Iterable[Prefix]) -> None:
-        """The kernel entry of these prefixes may be another now."""
-        self._route_feeds[Table.FIB].publish(prefixes)
-
-    def fib_watched(self) -> bool:
-        """Whether anybody watches the FIB."""
-        return bool(self._route_feeds[Table.FIB])
-
-    def peer_changed(self, name: PeerName) -> None:
-        """A peer's session, error or prefix counts changed."""
-        self._peer_feed.publish((name,))
-
-    def close(self) -> None:
-        """End every watch: the daemon is ending."""
-        for feed in self._route_feeds.values():
-            feed.close()
-        self._peer_feed.close()
-
-    # -- leaving ----------------------------------------------------------------------------------
-
-    async def request_shutdown(self, flush: bool, message: str) -> ShutdownReport:
-        """Leave for good."""
-        return await self._shutdown(flush, message)

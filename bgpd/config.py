@@ -16,13 +16,16 @@ from routes.prefix import Address, Family, Prefix
 __all__ = [
     "AgentConfig",
     "AllowEntry",
+    "ClientRange",
     "Config",
     "Endpoint",
+    "ExportConfig",
     "FibConfig",
     "ImportConfig",
     "MaxPrefixes",
     "PeerConfig",
     "Problem",
+    "ReflectorConfig",
     "SpeakerConfig",
 ]
 
@@ -49,6 +52,19 @@ class SpeakerConfig:
     graceful_restart: bool = True
     restart_time: int = 120
     """Seconds, at most 4095: how long peers keep our paths while we are away."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportConfig:
+    """What an update group's paths get on their way out; what is not set stays as it is."""
+
+    local_pref: int | None = None
+    """Only towards iBGP."""
+    med: int | None = None
+    prepend: int = 0
+    """How often our own AS is prepended in addition; only towards eBGP."""
+    add_communities: tuple[int, ...] = ()
+    add_large_communities: tuple[tuple[int, int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +102,13 @@ class PeerConfig:
     shutdown: bool = False
     """Keep the peer configured and its session down."""
     description: str = ""
+    client: bool = False
+    """A reflector's client (RFC 4456); else an iBGP peer is a non-client."""
+    next_hop_self: bool = False
+    """Announce a reflector's own address as next hop to this peer: only where its host forwards."""
+    add_paths: int = 0
+    """Paths for each prefix that a reflector sends with ADD-PATH; below 2 it is not offered."""
+    export: ExportConfig = ExportConfig()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +149,41 @@ class FibConfig:
     """Seconds after start (or a lost session) when held entries go, End-of-RIB or not."""
 
 
+@dataclass(frozen=True, slots=True)
+class ClientRange:
+    """One `[[reflector.clients]]`: clients that need no entry of their own."""
+
+    range: Prefix
+    asn: int
+    password: str = field(default="", repr=False)
+    ttl_security: int = 0
+    families: tuple[Family, ...] = (Family.IPV4, Family.IPV6)
+    hold_time: int = 90
+    max_prefixes: MaxPrefixes | None = None
+    """Of each client and family."""
+    max_sessions: int = 10_000
+    """Clients of this range at a time."""
+    allow: tuple[AllowEntry, ...] | None = None
+    """Prefixes that a client may announce; None: whatever is no martian and no loop."""
+    add_paths: int = 0
+    """Paths for each prefix that a client is sent with ADD-PATH (RFC 7911); below 2 it is not offered."""
+    export: ExportConfig = ExportConfig()
+
+
+@dataclass(frozen=True, slots=True)
+class ReflectorConfig:
+    """`[reflector]`."""
+
+    cluster_id: int
+    clients: tuple[ClientRange, ...] = ()
+    aggregates: tuple[Prefix, ...] = ()
+    """Announced to eBGP peers instead of the clients' prefixes inside them, while there is any."""
+    deferral_time: float = 120.0
+    """Seconds after the start when End-of-RIB is sent, whoever is not back by then."""
+    state_file: str = "/var/lib/podbgp/reflector.json"
+    """The clients to wait for after a restart; empty: none are remembered."""
+
+
 class Problem(NamedTuple):
     """Something in a configuration file that is wrong, or that is probably not meant."""
 
@@ -146,7 +204,7 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The configuration of one agent."""
+    """The configuration of one daemon: an agent, or with `reflector` a route reflector."""
 
     path: str
     speaker: SpeakerConfig
@@ -154,6 +212,7 @@ class Config:
     peers: tuple[PeerConfig, ...] = ()
     imports: ImportConfig = ImportConfig()
     fib: FibConfig = FibConfig()
+    reflector: ReflectorConfig | None = None
     api_listen: str = "unix:///run/podbgp/api.sock"
     metrics_listen: Endpoint | None = None
     log_level: str = "info"

@@ -290,7 +290,17 @@ class Cursor(Generic[K]):
     committed in between.  What is left of a started message is `rest`, which goes out before anything else.
     """
 
-    __slots__ = ("_directed", "_log", "_plan", "_plan_end", "_skip_below", "rest", "seq", "source")
+    __slots__ = (
+        "_directed",
+        "_log",
+        "_plan",
+        "_plan_end",
+        "_skip_below",
+        "messages",
+        "rest",
+        "seq",
+        "source",
+    )
 
     def __init__(self, log: FanoutLog[K], source: SourceId) -> None:
         self._log = log
@@ -298,6 +308,8 @@ class Cursor(Generic[K]):
         self.seq = 0
         """The first message that was not started."""
         self.rest: memoryview | bytes = b""
+        self.messages = 0
+        """Started since the client joined."""
         self._skip_below = log.next_seq
         """Withdrawals before this place tell this client nothing."""
         self._directed: list[Directed] = []
@@ -383,7 +395,9 @@ class Cursor(Generic[K]):
             size -= length
             if isinstance(each, Directed):
                 del self._directed[0]
+                self.messages += 1
             else:
+                self.messages += each.last - each.first
                 self.seq = each.segment.seqs[each.last - 1] + 1
         self.seq = max(self.seq, plan_end)
 
@@ -392,12 +406,15 @@ class Cursor(Generic[K]):
         if isinstance(part, Directed):
             if size:
                 del self._directed[0]
+                self.messages += 1
                 self.rest = part.data[size:]
             return
         segment = part.segment
         at = segment.start(part.first) + size
         index = bisect_right(segment.ends, at, part.first, part.last)
         self.seq = segment.seqs[index]
+        self.messages += index - part.first
         if at > segment.start(index):
+            self.messages += 1
             self.rest = bytes(segment.view[at : segment.ends[index]])
             self.seq += 1

@@ -40,7 +40,7 @@ from bgpd.bgp.fsm import Fsm, LocalState
 from bgpd.bgp.message import Keepalive, Notification, Open, Update
 from bgpd.bgp.notifications import Cease, Code, cease, describe
 from bgpd.bgp.tcp import SocketAddress
-from bgpd.bgp.transport import Transport
+from bgpd.bgp.transport import Feed, Transport
 from bgpd.config import PeerConfig, SpeakerConfig
 from bgpd.errors import PeerError
 from routes.path import PeerName, Source
@@ -135,6 +135,21 @@ class PeerSession:
     def pending_output(self) -> int:
         """Bytes sent that wait for the kernel to take them."""
         return self._established.transport.pending if self._established else 0
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the kernel takes no more output now; what is attached goes on by itself then."""
+        return self._established is not None and self._established.transport.blocked
+
+    def attach(self, feed: Feed) -> None:
+        """Send what `feed` has, behind what `send` queues, for as long as this session is up."""
+        if self._established is not None:
+            self._established.transport.feed = feed
+
+    def pump(self) -> None:
+        """There is something in the feed."""
+        if self._established is not None:
+            self._established.transport.pump()
 
     def start(self) -> None:
         """Connect, or wait for the peer; with `shutdown` configured, stay down."""

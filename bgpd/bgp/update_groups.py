@@ -1,0 +1,340 @@
+"""Update groups: peers that are told the same bytes share one encoding and one log.
+
+Owns the logs, who reads which, and what goes into each: the selection of the Loc-RIB, filtered by role and
+exported (`routes.reflection`).  Clients are pumped in rounds of short slices, so that a large table for
+thousands of clients leaves room for accepts, keepalives and the API in between.
+
+Nothing here is copied for a client: what a peer was told is computed from the log (RFC 4271 section 3.2
+allows an implicit Adj-RIB-Out).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import structlog
+
+from bgpd.bgp import codec
+from bgpd.bgp.fanout import FanoutLog
+from bgpd.bgp.group_encoder import GroupEncoder, Key
+from bgpd.bgp.message import Notification, RefreshKind, RouteRefresh
+from bgpd.bgp.notifications import Cease, cease
+from bgpd.bgp.outflow import Outflow
+from routes.loc_rib import Change
+from routes.path import Path, PathAttributes, PeerName
+from routes.peer import Negotiated
+from routes.prefix import Family, Prefix
+from routes.reflection import Export, Role, exported, may_hear, refused_by_community, why_not
+
+log = structlog.get_logger()
+
+PUMP_TIME = 0.01
+"""Seconds of writing before the event loop turns."""
+MOST_PINNED = 100_000
+"""Withdrawals that slow clients may keep in a log."""
+
+
+class GroupKey(NamedTuple):
+    """What makes bytes differ."""
+
+    family: Family
+    role: Role
+    export: Export
+    four_octet: bool
+    add_paths: int
+    """Paths for each prefix (RFC 7911); 0 without ADD-PATH."""
+    extended_next_hop: bool
+
+
+class Client(Protocol):
+    """The part of a session that is needed here."""
+
+    @property
+    def name(self) -> PeerName: ...
+    @property
+    def blocked(self) -> bool: ...
+    def send(self, data: bytes) -> None: ...
+    def attach(self, feed: Outflow) -> None: ...
+    def pump(self) -> None: ...
+    def reset(self, notification: Notification) -> None: ...
+
+
+class Terms(NamedTuple):
+    """How the configuration has a peer told."""
+
+    role: Role
+    export: Export
+    add_paths: int = 0
+
+
+Selected = Callable[[Family], Iterable[tuple[Prefix, tuple[Path, ...]]]]
+"""The Loc-RIB of a family: each prefix with `(best, *others of equal cost)`."""
+
+
+class Identities:
+    """Numbers that stand for peers and for their paths, the same for all clients and never used twice."""
+
+    def __init__(self) -> None:
+        self._sources: dict[PeerName, int] = {}
+        self._path_ids: dict[PeerName, dict[int, int]] = {}
+        self._next_path_id = 1
+
+    def source(self, peer: PeerName) -> int:
+        """The number of a peer, whichever session it uses."""
+        return self._sources.setdefault(peer, len(self._sources) + 1)
+
+    def path_id(self, path: Path) -> int:
+        """Ours, for a path of one source with one received ID (RFC 7911 section 3)."""
+        of_peer = self._path_ids.setdefault(path.source.peer, {})
+        path_id = of_peer.get(path.path_id)
+        if path_id is None:
+            path_id = of_peer[path.path_id] = self._next_path_id
+            self._next_path_id += 1
+        return path_id
+
+    def forget_paths(self, peer: PeerName) -> None:
+        """The peer has no paths any more; its number stays."""
+        self._path_ids.pop(peer, None)
+
+
+class UpdateGroup:
+    """One log, what goes into it, and who reads it."""
+
+    def __init__(
+        self,
+        key: GroupKey,
+        member: Negotiated,
+        role_of: Callable[[PeerName], Role],
+        identities: Identities,
+    ) -> None:
+        self.key = key
+        self.members: set[PeerName] = set()
+        self.encoder = GroupEncoder(key.family, member)
+        self.log: FanoutLog[Key] = FanoutLog(self.encoder)
+        self._role_of = role_of
+        self._identities = identities
+
+    @property
+    def name(self) -> str:
+        """For a person: `ipv4 client`, with what sets it apart."""
+        key = self.key
+        extra = {
+            f"add-path {key.add_paths}": key.add_paths,
+            "2-octet AS": not key.four_octet,
+            "extended next hop": key.extended_next_hop,
+            "next-hop-self": key.export.next_hop is not None,
+        }
+        return " ".join((str(key.family), key.role.value, *(text for text, so in extra.items() if so)))
+
+    def why_refused(self, path: Path) -> str:
+        """Why the group is not told a path, in a sentence; empty when it is."""
+        source, target = self._role_of(path.source.peer), self.key.role
+        if not may_hear(source, target):
+            return why_not(source, target)
+        return refused_by_community(path.attributes, target)
+
+    def told(self, path: Path) -> PathAttributes:
+        """What the members are told of a path."""
+        return exported(path, self.key.role, self.key.export)
+
+    def put(self, selected: Iterable[tuple[Prefix, tuple[Path, ...], tuple[Path, ...]]]) -> None:
+        """Take new selections: prefix, what was selected before, and what is now."""
+        log, add_paths, role = self.log, self.key.add_paths, self.key.role
+        told: dict[int, PathAttributes] = {}
+        source_of, role_of = self._identities.source, self._role_of
+        for nlri, before, after in selected:
+            if add_paths:
+                self._put_paths(nlri, before, after)
+                continue
+            if not after:
+                log.remove((nlri, 0))
+                continue
+            path = after[0]
+            if before and before[0] is path:
+                continue  # only what forwards beside it changed
+            attributes, peer = path.attributes, path.source.peer
+            if not may_hear(role_of(peer), role) or refused_by_community(attributes, role):
+                log.remove((nlri, 0))
+                continue
+            mine = told.get(id(attributes))
+            if mine is None:
+                mine = told[id(attributes)] = exported(path, role, self.key.export)
+            log.put((nlri, 0), source_of(peer), mine)
+
+    def _put_paths(self, nlri: Prefix, before: tuple[Path, ...], after: tuple[Path, ...]) -> None:
+        path_id = self._identities.path_id
+        now = {path_id(path): path for path in after[: self.key.add_paths] if not self.why_refused(path)}
+        for gone in {path_id(path) for path in before} - now.keys():
+            self.log.remove((nlri, gone))
+        for number, path in now.items():
+            mine = self.told(path)
+            if self.log.entry((nlri, number)) != (self._identities.source(path.source.peer), mine):
+                self.log.put((nlri, number), self._identities.source(path.source.peer), mine)
+
+
+@dataclass(slots=True)
+class _Member:
+    """A session that reads logs."""
+
+    client: Client
+    negotiated: Negotiated
+    outflow: Outflow
+    groups: dict[Family, UpdateGroup]
+
+
+class UpdateGroups:
+    """All groups of a reflector."""
+
+    def __init__(self, selected: Selected, role_of: Callable[[PeerName], Role]) -> None:
+        self._selected = selected
+        self._role_of = role_of
+        self._identities = Identities()
+        self._groups: dict[GroupKey, UpdateGroup] = {}
+        self._members: dict[PeerName, _Member] = {}
+        self._complete = False
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[_Member] = deque()
+        self._pump_planned = False
+
+    def __iter__(self) -> Iterator[UpdateGroup]:
+        return iter(self._groups.values())
+
+    # -- sessions ---------------------------------------------------------------------------------
+
+    def session_up(self, client: Client, negotiated: Negotiated, terms: Terms) -> None:
+        """Let the session read the logs of its groups from the start."""
+        member = _Member(client, negotiated, Outflow(), {})
+        self._members[client.name] = member
+        source = self._identities.source(client.name)
+        for family in sorted(negotiated.families):
+            group = member.groups[family] = self._group(family, negotiated, terms)
+            group.members.add(client.name)
+            cursor = group.log.join(source)
+            member.outflow.add(family, cursor)
+            if self._complete:
+                cursor.at_end(codec.encode_end_of_rib(family, negotiated))
+        client.attach(member.outflow)
+        self._pump_soon((member,))
+
+    def _group(self, family: Family, negotiated: Negotiated, terms: Terms) -> UpdateGroup:
+        add_paths = terms.add_paths if family in negotiated.add_path_send else 0
+        extended = family in negotiated.extended_next_hop
+        key = GroupKey(family, terms.role, terms.export, negotiated.four_octet, add_paths, extended)
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = UpdateGroup(key, negotiated, self._role_of, self._identities)
+            group.put((nlri, (), selected) for nlri, selected in self._selected(family))
+            group.log.commit()
+        return group
+
+    def session_down(self, name: PeerName) -> None:
+        """The session reads no more; a group without members goes."""
+        member = self._members.pop(name, None)
+        if member is None:
+            return
+        for family, group in member.groups.items():
+            group.members.discard(name)
+            group.log.leave(member.outflow.cursors[family])
+            if not group.members:
+                self._groups.pop(group.key, None)
+
+    def refresh(self, name: PeerName, family: Family) -> None:
+        """The peer wants the whole table again (RFC 2918), between marks if it knows them (RFC 7313)."""
+        member = self._members.get(name)
+        cursor = member.outflow.cursors.get(family) if member is not None else None
+        if member is None or cursor is None:
+            return
+        marked = member.negotiated.enhanced_route_refresh
+        if marked:
+            member.client.send(codec.encode_route_refresh(RouteRefresh(family, RefreshKind.BEGIN)))
+        cursor.restart(marked=marked)
+        if marked:
+            cursor.at_end(codec.encode_route_refresh(RouteRefresh(family, RefreshKind.END)))
+        self._pump_soon((member,))
+
+    def complete(self) -> None:
+        """The initial convergence is complete: everybody gets End-of-RIB behind what is there now."""
+        if self._complete:
+            return
+        self._complete = True
+        for member in self._members.values():
+            for family, cursor in member.outflow.cursors.items():
+                cursor.at_end(codec.encode_end_of_rib(family, member.negotiated))
+        self._pump_soon(self._members.values())
+
+    # -- changes ----------------------------------------------------------------------------------
+
+    def changed(self, changes: Sequence[Change]) -> None:
+        """Put the changes of the Loc-RIB into every log, and have them written."""
+        by_size = {4: [c for c in changes if len(c.nlri.address) == 4], 16: []}
+        if len(by_size[4]) < len(changes):
+            by_size[16] = [c for c in changes if len(c.nlri.address) == 16]
+        for group in self._groups.values():
+            mine = by_size[4 if group.key.family is Family.IPV4 else 16]
+            if mine:
+                group.put(mine)
+                group.log.commit()
+                if group.log.withdrawals > MOST_PINNED:
+                    self._unpin(group)
+        self._pump_soon(self._members.values())
+
+    def _unpin(self, group: UpdateGroup) -> None:
+        """Have the slowest reader begin anew, or go: it keeps too many withdrawals in the log."""
+        slowest = group.log.slowest()
+        for name in list(group.members):
+            member = self._members[name]
+            if member.outflow.cursors[group.key.family].seq > slowest:
+                continue
+            log.warning("a slow peer holds up withdrawals", peer=name, group=group.name)
+            if member.negotiated.enhanced_route_refresh:
+                self.refresh(name, group.key.family)
+            else:
+                self._loop.call_soon(member.client.reset, cease(Cease.OUT_OF_RESOURCES))
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    def _pump_soon(self, members: Iterable[_Member]) -> None:
+        """Write to these at the end of this turn of the loop, and in the next ones."""
+        if self._waiting:
+            known = set(map(id, self._waiting))
+            self._waiting.extend(member for member in members if id(member) not in known)
+        else:
+            self._waiting.extend(members)
+        if not self._pump_planned and self._waiting:
+            self._pump_planned = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pump_planned = False
+        waiting = self._waiting
+        until = self._loop.time() + PUMP_TIME
+        while waiting:
+            member = waiting.popleft()
+            client = member.client
+            if not client.blocked and not member.outflow.caught_up:
+                client.pump()
+                if self._loop.time() > until:
+                    break
+        if waiting:
+            self._pump_planned = True
+            self._loop.call_soon(self._pump)
+
+    # -- what can be told -------------------------------------------------------------------------
+
+    def groups_of(self, name: PeerName) -> dict[Family, UpdateGroup]:
+        """The groups of a peer whose session is up."""
+        member = self._members.get(name)
+        return {} if member is None else member.groups
+
+    def lag(self, name: PeerName) -> int:
+        """Messages that the peer does not have yet, at most."""
+        member = self._members.get(name)
+        return 0 if member is None else member.outflow.lag
+
+    def forget(self, name: PeerName) -> None:
+        """The peer is gone for good."""
+        self._identities.forget_paths(name)

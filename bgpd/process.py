@@ -1,0 +1,234 @@
+"""What every role's process has in common: API, metrics, signals, reload, and the ways to stop.
+
+A role wires the parts that do its work and says what is particular (`Role`).  SIGTERM and SIGINT are for a
+restart: peers with graceful restart hear nothing.  `podbgp shutdown` leaves for good.  SIGHUP reads the
+configuration again, and an invalid one changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+
+import structlog
+
+from api.listen import ListenError
+from api.server import ApiServer
+from bgpd import config_file
+from bgpd.bgp.message import Notification
+from bgpd.bgp.notifications import Cease, cease
+from bgpd.config import Config
+from bgpd.config_table import InvalidConfigError
+from bgpd.daemon import Daemon, repeated
+from bgpd.errors import ConfigError, PodbgpError
+from bgpd.gc_policy import GcPolicy
+from bgpd.log import configure, log_problems
+from bgpd.meters import Meters, measure_loop_lag
+from bgpd.metrics_server import MetricsServer
+from bgpd.reload import Reload, plan_reload
+from bgpd.view import Facts, RoleView
+from routes.prefix import Family
+from routes.view import ShutdownReport
+
+log = structlog.get_logger()
+
+SETTLED = 3.0
+"""Seconds between looks at whether the garbage collector should run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """How the process was told to stop."""
+
+    notification: Notification | None
+    """None: for a restart; peers with graceful restart hear nothing."""
+    flush: bool = False
+
+
+class Role(ABC):
+    """One daemon, from `start` to `finish`."""
+
+    daemon: Daemon
+    view: RoleView
+    facts: Facts
+
+    def __init__(self, config: Config, tasks: asyncio.TaskGroup) -> None:
+        self.config = config
+        self.stopped = asyncio.Event()
+        self.meters = Meters()
+        self.tasks = tasks
+        self.loop = asyncio.get_running_loop()
+        self._background: list[asyncio.Task[None]] = []
+        self._api: ApiServer | None = None
+        self._metrics: MetricsServer | None = None
+        self._leaving = Leaving(None)
+        self._left: asyncio.Future[ShutdownReport] = self.loop.create_future()
+        self._gc = GcPolicy()
+
+    # -- what a role is ---------------------------------------------------------------------------
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Begin; a PodbgpError says what stands in the way."""
+
+    @abstractmethod
+    def take(self, old: Config, plan: Reload) -> None:
+        """Take `self.config`, which replaced `old`; peers follow after."""
+
+    @property
+    @abstractmethod
+    def idle(self) -> bool:
+        """Whether nothing is under way."""
+
+    @property
+    def unhealthy(self) -> str:
+        """Why the daemon can't do its work, in a sentence; empty when it can."""
+        return ""
+
+    @abstractmethod
+    def freeze(self) -> None:
+        """The end begins: what closing sessions withdraw must have no effect outside."""
+
+    @abstractmethod
+    async def release(self, *, flush: bool, closed: int) -> ShutdownReport:
+        """Let go of everything, `closed` sessions being closed; with `flush` remove what is ours."""
+
+    # -- starting ---------------------------------------------------------------------------------
+
+    async def serve(self) -> None:
+        """Open the API and the metrics, and listen for signals."""
+        self._api = ApiServer(self.view, self.config.api_listen)
+        try:
+            await self._api.start()
+        except ListenError as error:
+            raise ConfigError(f"{self.config.path}: api.listen: {error}") from None
+        await self._serve_metrics()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.loop.add_signal_handler(number, self.leave, Leaving(None))
+        self.loop.add_signal_handler(signal.SIGHUP, self.reload)
+        self.run_in_background(measure_loop_lag(self.meters.loop_lag))
+        self.run_in_background(self._tidy())
+
+    async def _serve_metrics(self) -> None:
+        endpoint = self.config.metrics_listen
+        if endpoint is None:
+            return
+        from bgpd.metrics import exposition, registry_of  # noqa: PLC0415  3 MB that many do without
+
+        registry = registry_of(self.view, self.meters)
+        self._metrics = MetricsServer(lambda: exposition(registry), lambda: self.unhealthy)
+        try:
+            await self._metrics.start(endpoint)
+        except OSError as error:
+            raise ConfigError(f"{self.config.path}: metrics.listen: {error.strerror}") from None
+
+    def run_in_background(self, work: Coroutine[None, None, None]) -> None:
+        """Run until the process ends."""
+        self._background.append(self.tasks.create_task(work))
+
+    def converged(self) -> None:
+        """Tell readiness probes that the first convergence is complete."""
+        if self._api is not None:
+            self.tasks.create_task(self._api.set_converged(True))
+
+    async def _tidy(self) -> None:
+        """Now and then: say what the log suppressed, and collect garbage while there is nothing to do."""
+        while True:
+            await asyncio.sleep(SETTLED)
+            repeated.flush()
+            if self.idle:
+                rib = self.daemon.rib
+                self._gc.settled(sum(len(rib.loc_rib(family).holders) for family in Family))
+
+    # -- reloading --------------------------------------------------------------------------------
+
+    def reload(self) -> None:
+        """Read the configuration again (SIGHUP); an invalid one changes nothing."""
+        try:
+            new = config_file.load(self.config.path)
+            plan = plan_reload(self.config, new)
+        except ConfigError as error:
+            self.meters.reloaded(ok=False)
+            self.facts.config_error = str(error)
+            log.warning("configuration not taken: the old one stays in use", reason=str(error))
+            if isinstance(error, InvalidConfigError):
+                log_problems("error", error.problems)
+            return
+        old, self.config, self.daemon.config = self.config, new, new
+        self.facts.config_error = ""
+        self.meters.reloaded(ok=True)
+        configure(new.log_level, new.log_format)
+        log_problems("warning", new.warnings)
+        self.take(old, plan)
+        for name in plan.removed:
+            self.daemon.remove_peer(name)
+        for peer in plan.changed:
+            self.daemon.change_peer(peer)
+        for peer in plan.added:
+            self.daemon.add_peer(peer)
+        self.daemon.plan_flush()
+        log.info(
+            "configuration taken",
+            added=[peer.name for peer in plan.added],
+            changed=[peer.name for peer in plan.changed],
+            removed=plan.removed,
+        )
+
+    # -- leaving ----------------------------------------------------------------------------------
+
+    def leave(self, how: Leaving) -> None:
+        """Stop; the first call decides how."""
+        if not self.stopped.is_set():
+            self._leaving = how
+            self.stopped.set()
+
+    async def request_shutdown(self, flush: bool, message: str) -> ShutdownReport:
+        """`podbgp shutdown`: leave for good, and answer when that is done."""
+        self.leave(Leaving(cease(Cease.ADMIN_SHUTDOWN, message), flush))
+        return await asyncio.shield(self._left)
+
+    async def finish(self) -> None:
+        """Close the sessions as told, let go of the rest, answer, and stop serving."""
+        how = self._leaving
+        log.info("daemon stops", flush=how.flush)
+        for task in self._background:
+            task.cancel()
+        self.freeze()
+        self.daemon.listener.close()
+        states = list(self.daemon.peers.values())
+        closed = sum(state.negotiated is not None for state in states)
+        async with asyncio.TaskGroup() as closing:
+            for state in states:
+                if how.notification is None:
+                    closing.create_task(state.session.close_quietly())
+                else:
+                    closing.create_task(state.session.stop(how.notification))
+        self._left.set_result(await self.release(flush=how.flush, closed=closed))
+        self.view.close()
+        if self._api is not None:
+            await self._api.stop()
+        if self._metrics is not None:
+            await self._metrics.close()
+
+
+def run(config: Config, role: Callable[[Config, asyncio.TaskGroup], Role]) -> int:
+    """Run a role until it is told to stop; the exit code."""
+    code = 0
+    try:
+        asyncio.run(_main(config, role))
+    except* PodbgpError as group:
+        code = 1
+        for error in group.exceptions:
+            log.critical("the daemon can't run", reason=str(error))
+    return code
+
+
+async def _main(config: Config, role: Callable[[Config, asyncio.TaskGroup], Role]) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        daemon = role(config, tasks)
+        await daemon.start()
+        await daemon.stopped.wait()
+        await daemon.finish()

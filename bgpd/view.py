@@ -1,0 +1,191 @@
+"""What every role shows to the API and the metrics: reads of the one writer's state, and its change feeds.
+
+Every method runs in the event loop between two of its steps.  Nothing here changes a table.  A role adds
+what is its own: an agent its kernel entries, a reflector what it passed on to whom.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import ClassVar
+
+from api.feed import Feed
+from api.select import select
+from bgpd.daemon import Daemon
+from routes import explain as explaining
+from routes.loc_rib import Change
+from routes.path import PeerName
+from routes.peer import PeerStatus
+from routes.prefix import Family, Prefix
+from routes.view import (
+    Convergence,
+    DaemonStatus,
+    Explanation,
+    FibCount,
+    FibView,
+    HostWarning,
+    Match,
+    PathView,
+    RouteQuery,
+    ShutdownReport,
+    Table,
+    TableCount,
+)
+
+Shutdown = Callable[[bool, str], Coroutine[None, None, ShutdownReport]]
+
+
+@dataclass(slots=True)
+class Facts:
+    """What only the role's life cycle knows."""
+
+    started: float
+    """Seconds since the epoch."""
+    warnings: tuple[HostWarning, ...] = ()
+    config_error: str = ""
+    converged_at: float = 0.0
+    """Seconds since the epoch; 0 until the initial convergence is complete."""
+    held_until: float = 0.0
+
+
+class RoleView(ABC):
+    """Implements `api.daemon_view.DaemonView`, which is what the metrics read too."""
+
+    role: ClassVar[str]
+
+    def __init__(self, daemon: Daemon, facts: Facts, shutdown: Shutdown) -> None:
+        self._daemon = daemon
+        self._facts = facts
+        self._shutdown = shutdown
+        self._route_feeds: dict[Table, Feed[Prefix]] = {table: Feed() for table in Table}
+        self._peer_feed: Feed[PeerName] = Feed()
+
+    # -- what a role adds -------------------------------------------------------------------------
+
+    @abstractmethod
+    def told(self, nlri: Prefix, peer: PeerName | None) -> Sequence[PathView]:
+        """What a peer, or everybody, is told of a prefix (Adj-RIB-Out)."""
+
+    @abstractmethod
+    def fib(self, query: RouteQuery) -> Iterator[FibView | None]:
+        """The kernel entries: wanted, present, or both."""
+
+    @abstractmethod
+    def explain(self, target: Prefix, match: Match) -> Explanation:
+        """Why `target` is reached as it is."""
+
+    @abstractmethod
+    def fib_counts(self) -> Iterable[FibCount]:
+        """How many kernel entries of each family there are."""
+
+    # -- routes -----------------------------------------------------------------------------------
+
+    def paths(self, query: RouteQuery) -> Iterator[PathView | None]:
+        """The paths of any table but the FIB, in order."""
+        rib, table, peer = self._daemon.rib, query.table, query.peer
+        if table is Table.ADJ_OUT:
+            known = explaining.known_prefixes(rib, Table.LOC_RIB)
+            return select(query, known, lambda nlri: self.told(nlri, peer))
+        known = explaining.known_prefixes(rib, table, peer)
+        return select(query, known, lambda nlri: explaining.paths_of(rib, nlri, table, peer))
+
+    # -- peers and the whole ----------------------------------------------------------------------
+
+    def peers(self) -> Iterator[PeerStatus]:
+        """Every configured peer."""
+        return iter(self._daemon.peer_statuses())
+
+    def peer(self, name: PeerName) -> PeerStatus | None:
+        """One configured peer."""
+        state = self._daemon.peers.get(name)
+        return None if state is None else self._daemon.peer_status(state)
+
+    def status(self) -> DaemonStatus:
+        """The daemon as a whole."""
+        daemon, facts, config = self._daemon, self._facts, self._daemon.config
+        peers = daemon.peers.values()
+        return DaemonStatus(
+            version=version("podbgp"),
+            role=self.role,
+            asn=config.speaker.asn,
+            router_id=config.speaker.router_id,
+            started=facts.started,
+            convergence=Convergence(
+                complete=bool(facts.converged_at),
+                at=facts.converged_at,
+                waiting_for=daemon.convergence.waiting_for,
+                held_until=facts.held_until,
+            ),
+            peers=len(peers),
+            peers_established=sum(state.negotiated is not None for state in peers),
+            tables=tuple(self._table_counts()),
+            fib=tuple(self.fib_counts()),
+            warnings=facts.warnings,
+            config_path=config.path,
+            config_error=facts.config_error,
+        )
+
+    def _table_counts(self) -> Iterator[TableCount]:
+        rib = self._daemon.rib
+        for family in Family:
+            counts = [rib.counts(name, family) for name in rib.peers()]
+            selected = rib.loc_rib(family).selected
+            received = sum(count.received for count in counts)
+            accepted = sum(count.accepted for count in counts)
+            yield TableCount(Table.ADJ_IN_PRE, family, received, received)
+            yield TableCount(Table.ADJ_IN_POST, family, accepted, accepted)
+            yield TableCount(Table.LOC_RIB, family, len(selected), sum(map(len, selected.values())))
+
+    # -- feeds ------------------------------------------------------------------------------------
+
+    def route_feed(self, table: Table) -> Feed[Prefix]:
+        """Where changes of one table are published."""
+        return self._route_feeds[table]
+
+    def peer_feed(self) -> Feed[PeerName]:
+        """Where changes of peers are published."""
+        return self._peer_feed
+
+    def changed(self, changes: Sequence[Change]) -> None:
+        """The Loc-RIB changed."""
+        feed = self._route_feeds[Table.LOC_RIB]
+        if feed:
+            feed.publish(nlri for nlri, _, _ in changes)
+
+    def received(self, prefixes: Callable[[], Iterable[Prefix]]) -> None:
+        """An Adj-RIB-In changed for these prefixes; they are computed only if somebody watches."""
+        for table in (Table.ADJ_IN_PRE, Table.ADJ_IN_POST):
+            feed = self._route_feeds[table]
+            if feed:
+                feed.publish(prefixes())
+
+    def advertised(self, prefixes: Iterable[Prefix]) -> None:
+        """An Adj-RIB-Out changed for these prefixes."""
+        self._route_feeds[Table.ADJ_OUT].publish(prefixes)
+
+    def fib_changed(self, prefixes: Iterable[Prefix]) -> None:
+        """The kernel entry of these prefixes may be another now."""
+        self._route_feeds[Table.FIB].publish(prefixes)
+
+    def fib_watched(self) -> bool:
+        """Whether anybody watches the FIB."""
+        return bool(self._route_feeds[Table.FIB])
+
+    def peer_changed(self, name: PeerName) -> None:
+        """A peer's session, error or prefix counts changed."""
+        self._peer_feed.publish((name,))
+
+    def close(self) -> None:
+        """End every watch: the daemon is ending."""
+        for feed in self._route_feeds.values():
+            feed.close()
+        self._peer_feed.close()
+
+    # -- leaving ----------------------------------------------------------------------------------
+
+    async def request_shutdown(self, flush: bool, message: str) -> ShutdownReport:
+        """Leave for good."""
+        return await self._shutdown(flush, message)
