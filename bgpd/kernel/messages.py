@@ -203,7 +203,8 @@ class RouteEncoder:
         self._next_seq = next_seq
         self._table = table
         self._protocol = protocol
-        self._templates: dict[_Shape, _Template] = {}
+        self._templates: dict[tuple[object, ...], _Template] = {}
+        """By `_Shape`, which equals the plain tuple of its fields."""
 
     def chunks(
         self,
@@ -250,20 +251,19 @@ class RouteEncoder:
         hops, source, _ = entry
         if object_id or operation is REMOVE:
             hops = ()
-        gateways = tuple([(len(gateway or b""), onlink) for gateway, _, onlink in hops])
-        template = self._template(_Shape(operation, metric, size, source, gateways, object_id != 0))
+        gateways = tuple([(len(gateway) if gateway else 0, onlink) for gateway, _, onlink in hops])
+        shape = (operation, metric, size, source, gateways, object_id != 0)
+        template = self._templates.get(shape) or self._new_template(_Shape(*shape))
         if object_id:
             tail = template.fixed[0] + nl.U32.pack(object_id)
         else:
             tail = template.tail(hops) if hops else template.fixed[0]
         return template.pack, template.head, template.middle, template.rest, tail, template.size
 
-    def _template(self, shape: _Shape) -> _Template:
-        template = self._templates.get(shape)
-        if template is None:
-            if len(self._templates) >= TEMPLATE_LIMIT:
-                self._templates.clear()
-            template = self._templates[shape] = _Template(shape, self._table, self._protocol)
+    def _new_template(self, shape: _Shape) -> _Template:
+        if len(self._templates) >= TEMPLATE_LIMIT:
+            self._templates.clear()
+        template = self._templates[shape] = _Template(shape, self._table, self._protocol)
         return template
 
 

@@ -5,8 +5,8 @@ metrics together, and nothing else is ever changed: creating is exclusive, repla
 the delta says is ours, removing names protocol and metric.  It must never decide what is wanted
 (`routes/fib.py`), and it lives in the network namespace that the process is in.
 
-All calls block, and release the GIL while the kernel works.  They may come from any thread; a lock makes
-them one at a time.
+All calls block, and release the GIL while the kernel works.  They may come from any thread: a lock makes
+changes one at a time, and dumps, which take long, do not keep changes waiting.
 """
 
 from __future__ import annotations
@@ -84,6 +84,7 @@ class Kernel:
         self._encoder = RouteEncoder(table, protocol, self._socket.next_seq, self._in_use.note)
         self._objects = NextHopObjects(self._socket, self._ownership, object_threshold)
         self._loosened = 0
+        self._applies = 0
 
     def __enter__(self) -> Self:
         return self
@@ -105,43 +106,47 @@ class Kernel:
         """Read our entries and what next hops are resolved in."""
         with self._lock:
             self._objects.load()
-            entries: dict[int, dict[Prefix, FibEntry]] = {metric: {} for metric in self._ownership.metrics}
-            foreign: list[ForeignRoute] = []
-            for table, family in self._tables():
-                reader = dump(
-                    route_request(family, table), lambda: TableReader(self._ownership, self._objects.map)
-                )
-                foreign += reader.foreign
-                for metric, found in reader.entries.items():
-                    entries[metric].update(found)
-            self._note(entries)
-            return KernelSnapshot(entries, _links(), _addresses(), tuple(foreign))
+            applies = self._applies
+        entries: dict[int, dict[Prefix, FibEntry]] = {metric: {} for metric in self._ownership.metrics}
+        foreign: list[ForeignRoute] = []
+        for table, family in self._tables():
+            reader = dump(
+                route_request(family, table), lambda: TableReader(self._ownership, self._objects.map)
+            )
+            foreign += reader.foreign
+            for metric, found in reader.entries.items():
+                entries[metric].update(found)
+        with self._lock:
+            self._note(entries, forget=applies == self._applies)
+        return KernelSnapshot(entries, _links(), _addresses(), tuple(foreign))
 
     def _tables(self) -> list[tuple[int, int]]:
         """The tables to read, each for both families: next hops are resolved in main, wherever ours are."""
         tables = sorted({nl.RT_TABLE_MAIN, self._ownership.table})
         return [(table, family) for table in tables for family in (nl.AF_INET, nl.AF_INET6)]
 
-    def _note(self, entries: dict[int, dict[Prefix, FibEntry]]) -> None:
-        """Remember what the entries that exist depend on."""
+    def _note(self, entries: dict[int, dict[Prefix, FibEntry]], *, forget: bool) -> None:
+        """Remember what the entries that exist depend on, and forget the rest if none came meanwhile."""
         present = [item for found in entries.values() for item in found.items()]
-        shapes = {id(entry): entry for _, entry in present}
         now = InUse(set(), set())
-        for entry in shapes.values():
+        for entry in {id(entry): entry for _, entry in present}.values():
             now.note(entry)
-        self._in_use.keep_only(now)
-        self._objects.note_present({id(entry): entry for (address, _), entry in present if len(address) == 4})
+        self._in_use.add(now)
+        if forget:
+            self._in_use.keep_only(now)
+            self._objects.note_present(
+                {id(entry): entry for (address, _), entry in present if len(address) == 4}
+            )
 
     def surroundings(self) -> Surroundings:
         """Read only what next hops are resolved in."""
-        with self._lock:
-            foreign: list[ForeignRoute] = []
-            for table, family in self._tables():
-                foreign += dump(
-                    route_request(family, table),
-                    lambda: TableReader(self._ownership, self._objects.map, foreign_only=True),
-                ).foreign
-            return Surroundings(_links(), _addresses(), tuple(foreign))
+        foreign: list[ForeignRoute] = []
+        for table, family in self._tables():
+            foreign += dump(
+                route_request(family, table),
+                lambda: TableReader(self._ownership, self._objects.map, foreign_only=True),
+            ).foreign
+        return Surroundings(_links(), _addresses(), tuple(foreign))
 
     def _read_places(self, metric: int, prefixes: Iterable[Prefix]) -> dict[Prefix, Found]:
         """What is in our places for these prefixes, each of them."""
@@ -159,6 +164,7 @@ class Kernel:
     def apply(self, delta: Delta) -> Applied:
         """Do what a delta says.  KernelError: what was done is unknown, read everything again."""
         with self._lock:
+            self._applies += 1
             self._objects.prepare([*delta.create, *delta.replace] if delta.replace else delta.create)
             failed = self._run(CREATE, delta.metric, delta.create)
             again = {nlri for nlri, failure in failed.items() if failure.code == errno.EEXIST}

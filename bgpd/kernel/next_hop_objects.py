@@ -176,10 +176,7 @@ class NextHopObjects:
         if not self._supported:
             return
         found = dump(_request(), lambda: _ObjectReader(self._ownership.protocol)).map
-        self.map.hops.clear()
-        self.map.hops.update(found.hops)
-        self.map.ours.clear()
-        self.map.ours.update(found.ours)
+        self.map.replace(found)
         self._ids = {self.map.hops[object_id][0]: object_id for object_id in sorted(found.ours)}
         self._on_link = Counter(hop.ifindex for hop in self._ids)
 

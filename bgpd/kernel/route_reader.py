@@ -79,6 +79,14 @@ class ObjectMap(NamedTuple):
     hops: dict[int, tuple[Hop, ...]]
     ours: set[int]
 
+    def replace(self, now: ObjectMap) -> None:
+        """Take this instead; other threads may look at any moment, so that it is never empty in between."""
+        self.hops.update(now.hops)
+        self.ours.update(now.ours)
+        for object_id in self.hops.keys() - now.hops:
+            del self.hops[object_id]
+        self.ours.intersection_update(now.ours)
+
 
 class InUse(NamedTuple):
     """What entries of ours depend on, or did since the last dump."""
@@ -94,11 +102,14 @@ class InUse(NamedTuple):
         if entry.preferred_source is not None:
             self.sources.add(entry.preferred_source)
 
+    def add(self, more: InUse) -> None:
+        """These are in use as well."""
+        self.links.update(more.links)
+        self.sources.update(more.sources)
+
     def keep_only(self, now: InUse) -> None:
-        """Take this instead; the monitor may look at any moment, so that it is never empty in between."""
-        self.links.update(now.links)
+        """Nothing but these is in use."""
         self.links.intersection_update(now.links)
-        self.sources.update(now.sources)
         self.sources.intersection_update(now.sources)
 
 
@@ -207,9 +218,10 @@ class RouteReader:
             return None
         number = values[object_id] if object_id else 0
         if number:
-            if number not in self._objects.ours:
+            known = self._objects.hops.get(number)
+            if known is None or number not in self._objects.ours:
                 return None
-            hops = self._objects.hops[number]
+            hops = known
         else:
             before = like.entry.hops[0]
             hops = (Hop(values[gateway] if gateway else None, values[link], before.onlink),)
