@@ -158,9 +158,10 @@ class Asked:
         (entry,) = self.entries(nlri)
         return entry
 
-    def why_unresolved(self, nlri: str) -> str:
+    def reasons(self, nlri: str) -> dict[PeerName, str]:
+        """By peer, why its path to a prefix is not used; empty where it is."""
         with Client(self.api) as client:
-            return client.explain(nlri).text
+            return {path.path.source.peer: path.reason for path in client.explain(nlri).paths}
 
     def answers(self) -> bool:
         try:
@@ -178,7 +179,7 @@ class Asked:
 
     def wait_converged(self) -> float:
         """When the initial convergence was complete: seconds since the epoch."""
-        wait_until(self.converged, PATIENCE, lambda: self.agent.process.tail())
+        wait_until(self.converged, PATIENCE, self.agent.process.tail)
         return self.status().convergence.at
 
     def reload(self, config: str) -> None:
@@ -186,7 +187,7 @@ class Asked:
         said = len(self.log("configuration"))
         self.agent.config.write_text(config)
         self.agent.process.signal(signal.SIGHUP)
-        eventually(lambda: len(self.log("configuration")) > said, lambda: self.agent.process.tail())
+        eventually(lambda: len(self.log("configuration")) > said, self.agent.process.tail)
 
     def log(self, event: str) -> list[dict[str, object]]:
         """The lines of the agent's log whose event begins so."""
