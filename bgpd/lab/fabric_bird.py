@@ -6,14 +6,11 @@ restart aware`, is kept: an agent that is killed keeps its paths, and a killed r
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from bgpd.lab.command import LabError, find_tool, run
 from bgpd.lab.plan import Router
-from bgpd.lab.process import Process
-
-START_TIMEOUT = 30.0
+from bgpd.lab.process import Process, wait_for_socket
 
 
 class Bird:
@@ -50,14 +47,8 @@ class Bird:
 
     def start_bgp(self) -> None:
         """Start it again after `kill_bgp`."""
-        self.socket.unlink(missing_ok=True)
         self.process.start()
-        end = time.monotonic() + START_TIMEOUT
-        while not self.socket.exists():
-            self.process.must_run()
-            if time.monotonic() > end:
-                raise LabError(f"{self.process.name} is not ready after {START_TIMEOUT:g} s")
-            time.sleep(0.02)
+        wait_for_socket(self.process, self.socket)
 
     def kill_bgp(self) -> None:
         """`kill -9`; its kernel routes stay."""

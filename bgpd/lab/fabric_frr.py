@@ -9,16 +9,14 @@ is killed keeps its paths, and a killed router loses its own at once.
 from __future__ import annotations
 
 import shutil
-import time
 from pathlib import Path
 
 from bgpd.lab.command import LabError, find_tool, run
 from bgpd.lab.plan import Router
-from bgpd.lab.process import Process
+from bgpd.lab.process import Process, wait_for_socket
 
 DAEMONS = Path("/usr/lib/frr")
 USER = "frr"
-START_TIMEOUT = 30.0
 
 
 class Frr:
@@ -45,15 +43,13 @@ class Frr:
         for owned in (self.folder, *(self.folder / name for name in files)):
             shutil.chown(owned, USER, USER)
         self.zebra.start()
-        self._wait_for(self.zebra, self._zebra_socket)
-        self.bgpd.start()
-        self._wait_for(self.bgpd, self.folder / "bgpd.vty")
+        wait_for_socket(self.zebra, self._zebra_socket)
+        self.start_bgp()
 
     def start_bgp(self) -> None:
         """Start bgpd again after `kill_bgp`."""
-        (self.folder / "bgpd.vty").unlink(missing_ok=True)
         self.bgpd.start()
-        self._wait_for(self.bgpd, self.folder / "bgpd.vty")
+        wait_for_socket(self.bgpd, self.folder / "bgpd.vty")
 
     def kill_bgp(self) -> None:
         """`kill -9` of the BGP daemon; zebra notices, and removes its routes."""
@@ -83,15 +79,6 @@ class Frr:
             *extra,
         ]
         return Process(f"{self.name} {daemon}", self.namespace, argv, self.folder.with_suffix(".log"))
-
-    @staticmethod
-    def _wait_for(process: Process, socket: Path) -> None:
-        end = time.monotonic() + START_TIMEOUT
-        while not socket.exists():
-            process.must_run()
-            if time.monotonic() > end:
-                raise LabError(f"{process.name} is not ready after {START_TIMEOUT:g} s:\n{process.tail()}")
-            time.sleep(0.02)
 
 
 def check_installed() -> None:

@@ -6,7 +6,9 @@ then ends them in order.
 
 from __future__ import annotations
 
+import socket
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from bgpd.lab.netns import in_namespace
 
 STOP_TIMEOUT = 60.0
 """Generous: on a busy machine a process can wait long for the kernel's routing lock, even to die."""
+START_TIMEOUT = 30.0
 TAIL = 2000
 
 
@@ -91,3 +94,22 @@ class Process:
     def tail(self) -> str:
         """The end of its log."""
         return self.log.read_text(errors="replace")[-TAIL:] if self.log.exists() else ""
+
+
+def wait_for_socket(process: Process, path: Path, timeout: float = START_TIMEOUT) -> None:
+    """Return when a daemon accepts connections on its Unix socket; LabError when it ends or is too slow."""
+    end = time.monotonic() + timeout
+    while not _accepts(path):
+        process.must_run()
+        if time.monotonic() > end:
+            raise LabError(f"{process.name} is not ready after {timeout:g} s:\n{process.tail()}")
+        time.sleep(0.02)
+
+
+def _accepts(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        try:
+            client.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+    return True
