@@ -82,21 +82,33 @@ class OwnPrefixes:
         before, self._own = self._own, tuple(prefixes)
         added = [nlri for nlri in self._own if nlri not in before]
         gone = [nlri for nlri in before if nlri not in self._own]
-        for session, negotiated, _ in self._sessions():
+        for session, negotiated, told in self._sessions():
             for family in sorted(negotiated.families):
                 self._withdraw(session, negotiated, family, gone)
-                self._announce(session, negotiated, family, added)
+                self._tell(session, negotiated, told.get(family), family, added)
 
     def addresses_changed(self) -> None:
         """Announce again where the next hop is another now."""
         for session, negotiated, told in self._sessions():
             for family in sorted(negotiated.families):
-                before, now = told.get(family), self._next_hop(negotiated, family)
-                if now == before:
-                    continue
-                if now.address is None and before is not None and before.address is not None:
-                    self._withdraw(session, negotiated, family, self._own)
-                self._announce(session, negotiated, family, self._own)
+                self._tell(session, negotiated, told.get(family), family, ())
+
+    def _tell(
+        self,
+        session: Sender,
+        negotiated: Negotiated,
+        before: OwnNextHop | None,
+        family: Family,
+        added: Sequence[Prefix],
+    ) -> None:
+        """Announce what is new, and everything when the next hop is another than `before`."""
+        now = self._next_hop(negotiated, family)
+        if now == before:
+            self._announce(session, negotiated, family, added)
+            return
+        if now.address is None and before is not None and before.address is not None:
+            self._withdraw(session, negotiated, family, self._own)
+        self._announce(session, negotiated, family, self._own)
 
     def _next_hop(self, negotiated: Negotiated, family: Family) -> OwnNextHop:
         return own_next_hop(family, negotiated, self._node, self.configured)
