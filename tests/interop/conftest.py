@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from bgpd.lab.workspace import Workspace, claim
+from tests.interop.agent import Agent
 from tests.interop.harness.bird import BirdSpeaker
 from tests.interop.harness.frr import FrrSpeaker
 from tests.interop.harness.gobgp import GobgpSpeaker
@@ -21,12 +22,14 @@ SPEAKERS: dict[str, type[Speaker]] = {
 """A daemon that is not installed fails its tests; none is skipped."""
 
 MakeSpeaker = Callable[[str, LanHost, int, Neighbor], Speaker]
+MakeAgent = Callable[..., Agent]
+"""Called as `Agent` itself is."""
 
 
 @pytest.fixture
 def workspace() -> Iterator[Workspace]:
     """Namespaces and a folder of this test's own, which are gone after it."""
-    mine = claim("iop")
+    mine = claim("itp")
     try:
         yield mine
     finally:
@@ -48,5 +51,19 @@ def make_speaker() -> Iterator[MakeSpeaker]:
             speaker = SPEAKERS[daemon](host, asn, (neighbor,))
             stack.callback(speaker.kill)
             return speaker
+
+        yield make
+
+
+@pytest.fixture
+def make_agent() -> Iterator[MakeAgent]:
+    """Makes and starts an agent; it is killed after the test.  `wait_ready` returns when it answers."""
+    with ExitStack() as stack:
+
+        def make(host: LanHost, text: str, password: str = "") -> Agent:
+            agent = Agent(host, text, password)
+            stack.callback(agent.kill)
+            agent.start()
+            return agent
 
         yield make

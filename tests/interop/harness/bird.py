@@ -43,6 +43,15 @@ class BirdSpeaker(Speaker):
                 return words[5].lower() if len(words) > 5 else ""
         return ""
 
+    def refresh(self, neighbor: str) -> None:
+        self._ask("reload", "in", self._protocol(neighbor))
+
+    def shut_down(self, neighbor: str, message: str) -> None:
+        self._ask("disable", self._protocol(neighbor), f'"{message}"')
+
+    def shutdown_heard(self, neighbor: str) -> str:
+        return self._ask("show", "protocols", "all", self._protocol(neighbor))
+
     def paths(self, prefix: str) -> list[SeenPath]:
         table = "master4" if family_of(prefix) == "ipv4" else "master6"
         output = self._ask("show", "route", "table", table, "all", "where", "net", "=", prefix)
@@ -79,9 +88,11 @@ class BirdSpeaker(Speaker):
             yield "  ttl security on;"
         if neighbor.passive:
             yield "  passive on;"
+        if neighbor.graceful_restart:
+            yield "  graceful restart on;"
         for family in neighbor.families:
             extended = "extended next hop on;" if neighbor.extended_next_hop and family == "ipv4" else ""
-            yield f"  {family} {{ import all; export filter announce_{family}; next hop self; {extended} }};"
+            yield f"  {family} {{ import all; export filter announce_{family}; {extended} }};"
         yield "}"
 
 
@@ -108,6 +119,8 @@ def _attributes(announcement: Announcement) -> str:
         f"bgp_large_community.add(({community.replace(':', ',')}));"
         for community in announcement.large_communities
     ]
+    if announcement.next_hop:
+        lines.append(f"bgp_next_hop = {announcement.next_hop};")
     lines += [f"bgp_path.prepend({asn});" for asn in reversed(announcement.prepend)]
     return " ".join(lines)
 

@@ -8,7 +8,7 @@ from itertools import count
 import msgspec
 
 from bgpd.lab.fabric_frr import Frr
-from tests.interop.harness.lan import LanHost
+from tests.interop.harness.lan import DEVICE, LanHost
 from tests.interop.harness.speaker import FAMILIES, Announcement, Neighbor, SeenPath, Speaker, family_of
 
 
@@ -46,6 +46,7 @@ class _Paths(msgspec.Struct):
 
 class _Session(msgspec.Struct):
     bgpState: str = ""  # noqa: N815 - FRR's own name
+    lastShutdownDescription: str = ""  # noqa: N815 - FRR's own name
 
 
 class FrrSpeaker(Speaker):
@@ -76,10 +77,24 @@ class FrrSpeaker(Speaker):
         self.frr.vtysh("configure terminal", *lines)
 
     def state(self, neighbor: str) -> str:
-        output = self._ask(f"show bgp neighbors {neighbor} json")
+        return self._session(neighbor).bgpState.lower()
+
+    def refresh(self, neighbor: str) -> None:
+        self._ask(f"clear bgp {_plain(neighbor)} soft in")
+
+    def shut_down(self, neighbor: str, message: str) -> None:
+        assert self.frr is not None
+        session = f"neighbor {_plain(neighbor)} shutdown message {message}"
+        self.frr.vtysh("configure terminal", f"router bgp {self.asn}", session)
+
+    def shutdown_heard(self, neighbor: str) -> str:
+        return self._session(neighbor).lastShutdownDescription
+
+    def _session(self, neighbor: str) -> _Session:
+        output = self._ask(f"show bgp neighbors {_plain(neighbor)} json")
         sessions = msgspec.json.decode(output, type=dict[str, _Session | bool | str])
-        session = sessions.get(neighbor)
-        return session.bgpState.lower() if isinstance(session, _Session) else ""
+        session = sessions.get(_plain(neighbor))
+        return session if isinstance(session, _Session) else _Session()
 
     def paths(self, prefix: str) -> list[SeenPath]:
         output = self._ask(f"show bgp {family_of(prefix)} unicast {prefix} json")
@@ -115,10 +130,12 @@ class FrrSpeaker(Speaker):
             "no bgp default ipv4-unicast",
             "no bgp network import-check",
         ]
+        if any(neighbor.graceful_restart for neighbor in self.neighbors):
+            lines += ["bgp graceful-restart", "bgp graceful-restart preserve-fw-state"]
         for neighbor in self.neighbors:
             lines += self._neighbor(neighbor)
         for family in FAMILIES:
-            members = [neighbor.address for neighbor in self.neighbors if family in neighbor.families]
+            members = [_plain(neighbor.address) for neighbor in self.neighbors if family in neighbor.families]
             lines.append(f"address-family {family} unicast")
             lines += [f"neighbor {address} activate" for address in members]
             lines.append("exit-address-family")
@@ -129,9 +146,12 @@ class FrrSpeaker(Speaker):
 
     @staticmethod
     def _neighbor(neighbor: Neighbor) -> Iterable[str]:
-        start = f"neighbor {neighbor.address}"
+        start = f"neighbor {_plain(neighbor.address)}"
         yield f"{start} remote-as {neighbor.asn}"
-        yield f"{start} update-source {neighbor.local_address}"
+        if "%" in neighbor.address:
+            yield f"{start} interface {DEVICE}"
+        else:
+            yield f"{start} update-source {neighbor.local_address}"
         yield f"{start} timers {max(1, neighbor.hold_time // 3)} {neighbor.hold_time}"
         yield f"{start} timers connect 1"
         if neighbor.password:
@@ -159,5 +179,13 @@ class FrrSpeaker(Speaker):
             lines.append(f"set large-community {' '.join(announcement.large_communities)}")
         if announcement.prepend:
             lines.append(f"set as-path prepend {' '.join(map(str, announcement.prepend))}")
+        if announcement.next_hop:
+            kind = "ip" if announcement.family == "ipv4" else "ipv6"
+            lines.append(f"set {kind} next-hop {'global ' * (kind == 'ipv6')}{announcement.next_hop}")
         lines += ["exit", f"router bgp {self.asn}", f"address-family {announcement.family} unicast"]
         return [*lines, f"network {announcement.prefix} route-map {name}", "exit-address-family", "exit"]
+
+
+def _plain(address: str) -> str:
+    """Without the zone of a link-local address, which FRR wants on a line of its own."""
+    return address.partition("%")[0]

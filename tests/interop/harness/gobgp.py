@@ -61,6 +61,7 @@ class GobgpSpeaker(Speaker):
     """gobgpd."""
 
     daemon = "gobgp"
+    can_refresh = False  # `softresetin` only runs its own import policy again
 
     def __init__(self, host: LanHost, asn: int, neighbors: tuple[Neighbor, ...] = ()) -> None:
         super().__init__(host, asn, neighbors)
@@ -93,6 +94,16 @@ class GobgpSpeaker(Speaker):
         output = self._ask("-j", "neighbor", neighbor)
         return STATES[msgspec.json.decode(output, type=_Neighbor).state.session_state]
 
+    def refresh(self, neighbor: str) -> None:
+        raise NotImplementedError
+
+    def shut_down(self, neighbor: str, message: str) -> None:
+        self._ask("neighbor", neighbor, "shutdown", "--reason", message)
+
+    def shutdown_heard(self, neighbor: str) -> str:
+        del neighbor  # only its log has it
+        return self.process.tail()
+
     def paths(self, prefix: str) -> list[SeenPath]:
         output = self._ask("-j", "global", "rib", prefix, "-a", family_of(prefix))
         found = msgspec.json.decode(output, type=dict[str, list[_Path]])
@@ -110,7 +121,12 @@ class GobgpSpeaker(Speaker):
         return True
 
     def _attributes(self, announcement: Announcement) -> Iterable[str]:
-        yield from ("nexthop", self.host.address(announcement.family), "origin", "igp")
+        yield from (
+            "nexthop",
+            announcement.next_hop or self.host.address(announcement.family),
+            "origin",
+            "igp",
+        )
         if announcement.med is not None:
             yield from ("med", str(announcement.med))
         if announcement.local_pref is not None:
@@ -142,9 +158,13 @@ class GobgpSpeaker(Speaker):
             if neighbor.multihop:
                 yield from ("[neighbors.ebgp-multihop.config]", "enabled = true")
                 yield f"multihop-ttl = {neighbor.multihop}"
+            if neighbor.graceful_restart:
+                yield from ("[neighbors.graceful-restart.config]", "enabled = true", "restart-time = 60")
             for family in neighbor.families:
                 yield from ("[[neighbors.afi-safis]]", "[neighbors.afi-safis.config]")
                 yield f'afi-safi-name = "{family}-unicast"'
+                if neighbor.graceful_restart:
+                    yield from ("[neighbors.afi-safis.mp-graceful-restart.config]", "enabled = true")
 
 
 def _rib(announcement: Announcement, verb: str) -> list[str]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterable
+from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 
 import msgspec
 
 from bgpd.lab.command import find_tool, run
-from bgpd.lab.process import Process
+from bgpd.lab.process import Process, wait_for_socket
 from tests.interop.harness.lan import LanHost
-from tests.interop.harness.speaker import Announcement, Neighbor, SeenPath, Speaker, wait_until
+from tests.interop.harness.speaker import Announcement, Neighbor, SeenPath, Speaker
 
 DAEMON = Path("/usr/sbin/bgpd")  # FRR has one of the same name elsewhere
 CHROOT = Path("/run/openbgpd")
@@ -61,12 +64,19 @@ class OpenbgpdSpeaker(Speaker):
     def start(self) -> None:
         CHROOT.mkdir(mode=0o755, exist_ok=True)
         self._write_config()
+        self._socket.unlink(missing_ok=True)
         self.process.start()
-        wait_until(self._answers, 10, "OpenBGPD answers")
+        wait_for_socket(self.process, self._socket)
 
     def kill(self) -> None:
-        """Its parent process; the others see the broken pipe and end by themselves."""
-        self.process.kill()
+        """Its parent and the three processes that do the work."""
+        if self.process.running:
+            pid = self.process.pid
+            workers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            self.process.kill()
+            for worker in map(int, workers):
+                with suppress(ProcessLookupError):
+                    os.kill(worker, signal.SIGKILL)
 
     def apply(self, announced: tuple[Announcement, ...], withdrawn: tuple[Announcement, ...]) -> None:
         del announced, withdrawn  # the file holds the whole state
@@ -78,16 +88,21 @@ class OpenbgpdSpeaker(Speaker):
         sessions = msgspec.json.decode(self._ask("-j", "show", "neighbor", neighbor), type=_Sessions)
         return sessions.neighbors[0].state.lower() if sessions.neighbors else ""
 
+    def refresh(self, neighbor: str) -> None:
+        self._ask("neighbor", neighbor, "refresh")
+
+    def shut_down(self, neighbor: str, message: str) -> None:
+        self._ask("neighbor", neighbor, "down", message)
+
+    def shutdown_heard(self, neighbor: str) -> str:
+        return self._ask("show", "neighbor", neighbor)
+
     def paths(self, prefix: str) -> list[SeenPath]:
         rib = msgspec.json.decode(self._ask("-j", "show", "rib", "detail", prefix), type=_Rib)
         return [_seen(prefix, path) for path in rib.rib]
 
     def _ask(self, *words: str) -> str:
         return run([find_tool("bgpctl", "openbgpd"), "-s", str(self._socket), *words])
-
-    def _answers(self) -> bool:
-        self.process.must_run()
-        return self._socket.exists() and "listening" in self.process.tail()
 
     def _write_config(self) -> None:
         self._file.touch(mode=0o600)  # it refuses a file that others can read
@@ -132,6 +147,8 @@ def _network(announcement: Announcement) -> str:
         sets.append(f"localpref {announcement.local_pref}")
     sets += [f"community {community}" for community in announcement.communities]
     sets += [f"large-community {community}" for community in announcement.large_communities]
+    if announcement.next_hop:
+        sets.append(f"nexthop {announcement.next_hop}")
     if announcement.prepend:
         sets.append(f"prepend-self {len(announcement.prepend)}")  # it can prepend only its own AS
     return f"network {announcement.prefix}" + (f" set {{ {' '.join(sets)} }}" if sets else "")

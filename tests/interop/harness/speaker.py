@@ -35,6 +35,8 @@ class Neighbor:
     extended_next_hop: bool = False
     """Announce IPv4 prefixes with an IPv6 next hop (RFC 8950), over an IPv6 session."""
     hold_time: int = 90
+    graceful_restart: bool = False
+    """Ask to have its routes kept while it restarts (RFC 4724), with forwarding state preserved."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Announcement:
     """As `65000:1:2`."""
     prepend: tuple[int, ...] = ()
     """AS numbers in front of the empty path."""
+    next_hop: str = ""
+    """Another than its own address."""
 
     @property
     def family(self) -> str:
@@ -78,6 +82,8 @@ class Speaker(ABC):
     daemon: ClassVar[str]
     carries_other_family: ClassVar[bool] = True
     """Whether it can announce IPv6 prefixes over an IPv4 session, and the other way round."""
+    can_refresh: ClassVar[bool] = True
+    """Whether its client can make it send a route refresh."""
 
     def __init__(self, host: LanHost, asn: int, neighbors: tuple[Neighbor, ...] = ()) -> None:
         self.host = host
@@ -114,6 +120,18 @@ class Speaker(ABC):
     @abstractmethod
     def state(self, neighbor: str) -> str:
         """The session's state in its own client's words, lower case; empty when there is none."""
+
+    @abstractmethod
+    def refresh(self, neighbor: str) -> None:
+        """Ask the neighbour for all of its routes again (RFC 2918)."""
+
+    @abstractmethod
+    def shut_down(self, neighbor: str, message: str) -> None:
+        """End the session for good, with a message to the neighbour's operator (RFC 9003)."""
+
+    @abstractmethod
+    def shutdown_heard(self, neighbor: str) -> str:
+        """What it shows or logs of a session that the neighbour ended; contains the message."""
 
     @abstractmethod
     def paths(self, prefix: str) -> list[SeenPath]:
