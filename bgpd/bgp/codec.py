@@ -28,6 +28,7 @@ from bgpd.bgp.errors7606 import (
     check_section,
     split_body,
 )
+from bgpd.bgp.fastpack import pack_common
 from bgpd.bgp.fastpath import FastPath
 from bgpd.bgp.framing import (
     EXTENDED_LIMIT,
@@ -442,10 +443,16 @@ def _announcements(
     return announcement_bodies(block, reach, pieces, extended=negotiated.extended_message)
 
 
-@lru_cache(maxsize=512)
 def pack_attributes(attributes: PathAttributes, next_hop: bool, four_octet: bool, kind: PeerKind) -> bytes:
     """All but MP_REACH_NLRI, in the order of their codes; for eBGP without what stays inside an AS."""
     internal = kind is PeerKind.IBGP
+    common = pack_common(attributes, next_hop=next_hop, internal=internal) if four_octet else None
+    return pack_by_exabgp(attributes, next_hop, four_octet, internal) if common is None else common
+
+
+@lru_cache(maxsize=512)
+def pack_by_exabgp(attributes: PathAttributes, next_hop: bool, four_octet: bool, internal: bool) -> bytes:
+    """The same for any attributes: the measure that `fastpack` is held to."""
     block = xattribute.Attributes()
     for one in _attributes(attributes, next_hop, internal):
         block.add(one)

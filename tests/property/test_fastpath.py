@@ -1,4 +1,4 @@
-"""The fast path never differs from the way through ExaBGP."""
+"""The fast paths, in and out, never differ from the way through ExaBGP."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bgpd.bgp.codec import Decoder
+from bgpd.bgp.codec import Decoder, pack_attributes, pack_by_exabgp
+from bgpd.bgp.fastpack import pack_common
 from bgpd.bgp.fastpath import FastPath
 from bgpd.bgp.message import Malformed, Message
-from routes.path import PeerKind
+from routes.path import EMPTY_AS_PATH, AsPath, AsSegment, Origin, PathAttributes, PeerKind, SegmentKind
 from routes.peer import Negotiated
-from tests.property.bgp_messages import SESSIONS, Sender, session
+from routes.prefix import Address
+from tests.property.bgp_messages import SESSIONS, Sender, path_attributes, session
 
 SEEDS = st.integers(0, 2**32 - 1)
 FOUR_OCTET = SESSIONS.filter(lambda negotiated: negotiated.four_octet)
@@ -56,6 +58,39 @@ def test_what_is_remembered_changes_nothing(seed: int, negotiated: Negotiated) -
     stream = b"".join(message for message, ends in zip(messages, ending, strict=True) if not ends)
     expected = [each for answer, ends in zip(alone, ending, strict=True) if not ends for each in answer]
     assert decoded(stream * 2, negotiated, fast=True) == expected * 2
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.booleans().flatmap(lambda inside: st.tuples(st.just(inside), path_attributes(inside, False))))
+def test_attributes_encode_alike(case: tuple[bool, PathAttributes]) -> None:
+    internal, attributes = case
+    for next_hop in (True, False):
+        slow = pack_by_exabgp(attributes, next_hop, True, internal)
+        assert pack_common(attributes, next_hop=next_hop, internal=internal) in (slow, None)
+
+
+@pytest.mark.parametrize("count", [1, 21, 22, 63, 64, 65, 255, 256])
+def test_long_lists_encode_alike(count: int) -> None:
+    """Lengths of one byte and of two, segments that have to be cut in two."""
+    numbers = tuple(range(1, count + 1))
+    plain = PathAttributes(Origin.IGP, EMPTY_AS_PATH, Address(b"\x0a\0\0\1"), local_pref=1)
+    for attributes in (
+        plain._replace(as_path=AsPath.of((AsSegment(SegmentKind.SEQUENCE, numbers),))),
+        plain._replace(as_path=AsPath.of((AsSegment(SegmentKind.SEQUENCE, ()),))),
+        plain._replace(communities=numbers),
+        plain._replace(cluster_list=numbers),
+        plain._replace(large_communities=tuple((n, n, n) for n in numbers)),
+        plain._replace(extended_communities=tuple(n.to_bytes(8, "big") for n in numbers)),
+    ):
+        assert pack_attributes(attributes, True, True, PeerKind.IBGP) == pack_by_exabgp(
+            attributes, True, True, True
+        )
+
+
+def test_common_attributes_need_no_exabgp() -> None:
+    path = AsPath.of((AsSegment(SegmentKind.SEQUENCE, (65001, 70000)),))
+    attributes = PathAttributes(Origin.IGP, path, Address(b"\x0a\0\0\1"), local_pref=100, communities=(1, 2))
+    assert pack_common(attributes, next_hop=True, internal=True) is not None
 
 
 @pytest.mark.parametrize("kind", [PeerKind.IBGP, PeerKind.EBGP])
