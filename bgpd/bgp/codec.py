@@ -533,6 +533,8 @@ class Decoder:
 
     @negotiated.setter
     def negotiated(self, value: Negotiated | None) -> None:
+        if value is self._negotiated:
+            return
         self._negotiated = value
         self._fast = None
         if value is not None and value.four_octet and self._fast_wanted:
