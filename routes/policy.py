@@ -5,9 +5,9 @@ our own prefixes or anything inside them, never a martian, never a path that loo
 9.1.2, RFC 4456 section 8).  A refusal is a verdict like any other: the path stays in Adj-RIB-In as
 received, with its rule, so that a person can ask why.
 
-`ImportPolicy.judge` is the definition.  The hot path asks the same in two halves, `compile_attributes` once
-for each UPDATE's attributes and `ImportPolicy.admits` once for each prefix; a property test holds them
-equal.
+`ImportPolicy.judge` is the definition.  The hot path asks the same in two halves, what `compile_attributes`
+gives once for each UPDATE's attributes and what `ImportPolicy.admits` gives once for each prefix; a property
+test holds them equal.
 This module must never keep state about paths, and a policy never changes: a new one replaces it.
 """
 
@@ -60,6 +60,7 @@ class Rule(StrEnum):
     """Names of import rules.  A plain acceptance is named after its entry: `allow 10.244.0.0/16`."""
 
     ORIGINATED = "originated"
+    TRUSTED = "own-as"
     GRACEFUL_SHUTDOWN = "graceful-shutdown"
     MARTIAN = "martian"
     OWN_PREFIX = "own-prefix"
@@ -101,6 +102,10 @@ class PeerImport:
     enforce_first_as: bool = True
     """An eBGP peer's paths begin with its own AS (RFC 4271 section 6.3); turn it off for a route server."""
     max_prefixes: MaxPrefixes | None = None
+    allow: tuple[AllowEntry, ...] | None = None
+    """Entries in place of the policy's own."""
+    trusted: bool = False
+    """Needs no entry: a reflector takes from its own AS whatever is no martian and no loop."""
 
 
 DEFAULT_PEER_IMPORT = PeerImport()
@@ -168,17 +173,27 @@ def _without_nested(prefixes: Iterable[Prefix]) -> list[Prefix]:
     return widest
 
 
-def compile_prefixes(allow: Iterable[AllowEntry], denied: Iterable[Prefix]) -> Callable[[Prefix], bool]:
-    """A predicate for prefixes of one family: admitted by an entry, and not inside what is denied."""
-    entries = [
-        (*Range.of(prefix), max(ge, prefix.length), le) if prefix.length else (prefix[0], prefix[0], 0, 0)
-        for prefix, ge, le in allow
-    ]
+def compile_prefixes(
+    allow: Iterable[AllowEntry] | None, denied: Iterable[Prefix], size: int
+) -> Callable[[Prefix], bool]:
+    """A predicate for prefixes of one family: admitted by an entry, and not inside what is denied.
+
+    With None nothing needs an entry.  `size`: bytes of the family's addresses.
+    """
+    if allow is None:
+        entries = [(bytes(size), b"\xff" * size, 0, size * 8)]
+    else:
+        entries = [
+            (*Range.of(prefix), max(ge, prefix.length), le) if prefix.length else (prefix[0], prefix[0], 0, 0)
+            for prefix, ge, le in allow
+            if len(prefix.address) == size
+        ]
     # What no entry admits needs no second refusal: in practice one own prefix is left here.
     holes = _without_nested(
         prefix
         for prefix in denied
-        if any(low <= Range.of(prefix).high and prefix.address <= high for low, high, _, _ in entries)
+        if len(prefix.address) == size
+        and any(low <= Range.of(prefix).high and prefix.address <= high for low, high, _, _ in entries)
     )
     lows = [hole.address for hole in holes]
     highs = [(Range.of(hole).high, hole.length) for hole in holes]
@@ -204,7 +219,7 @@ class ImportPolicy:
     """The rules for every peer.  Immutable; `with_own_prefixes` makes the next one."""
 
     __slots__ = (
-        "admits",
+        "_compiled",
         "allow",
         "asn",
         "cluster_id",
@@ -231,16 +246,26 @@ class ImportPolicy:
         self.own_prefixes = tuple(own_prefixes)
         self.own_addresses = frozenset(own_addresses)
         self.cluster_id = cluster_id
-        self.peers: Mapping[PeerName, PeerImport] = dict(peers or {})
-        denied = (*MARTIANS, *self.own_prefixes)
-        self.admits: dict[int, Callable[[Prefix], bool]] = {
-            size: compile_prefixes(
-                [entry for entry in self.allow if len(entry.prefix.address) == size],
-                [prefix for prefix in denied if len(prefix.address) == size],
-            )
-            for size in (4, 16)
-        }
-        """For each address size: whether the prefix half of the rules accepts a prefix."""
+        self.peers: Mapping[PeerName, PeerImport] = {} if peers is None else peers
+        """May gain peers while the policy is in use; what is there must not change."""
+        self._compiled: dict[tuple[AllowEntry, ...] | None, dict[int, Callable[[Prefix], bool]]] = {}
+
+    def admits(self, peer: PeerName) -> dict[int, Callable[[Prefix], bool]]:
+        """For each address size: whether the prefix half of the rules accepts a prefix of this peer."""
+        allow = self.entries(peer)
+        compiled = self._compiled.get(allow)
+        if compiled is None:
+            denied = (*MARTIANS, *self.own_prefixes)
+            compiled = {size: compile_prefixes(allow, denied, size) for size in (4, 16)}
+            self._compiled[allow] = compiled
+        return compiled
+
+    def entries(self, peer: PeerName) -> tuple[AllowEntry, ...] | None:
+        """The entries that admit prefixes of this peer; None when it needs none."""
+        options = self.options(peer)
+        if options.allow is not None:
+            return options.allow
+        return None if options.trusted else self.allow
 
     def with_own_prefixes(self, own_prefixes: Iterable[Prefix]) -> ImportPolicy:
         """The same rules for a speaker that originates `own_prefixes`."""
@@ -262,28 +287,21 @@ class ImportPolicy:
         """The verdict on one path, with its rule and a sentence."""
         if source.kind is PeerKind.LOCAL:
             return Verdict(True, attributes, Rule.ORIGINATED, "originated by this speaker")
-        entry = self._allowing(nlri)
-        refusal = self._refused_prefix(nlri, entry) or self._refused_attributes(source, attributes)
-        if entry is None or refusal is not None:
-            assert refusal is not None  # noqa: S101 - no entry is a refusal; told to the type checker
+        entries = self.entries(source.peer)
+        entry = None if entries is None else _allowing(entries, nlri)
+        refusal = self._refused_prefix(nlri, needs_entry=entries is not None and entry is None)
+        refusal = refusal or self._refused_attributes(source, attributes)
+        if refusal is not None:
             return Verdict(False, attributes, refusal.rule, refusal.text)
-        text = f"admitted by the import entry {entry.prefix}"
+        rule = Rule.TRUSTED if entry is None else f"allow {entry.prefix}"
+        text = "of our own AS" if entry is None else f"admitted by the import entry {entry.prefix}"
         imported = _imported(source, attributes)
         if GRACEFUL_SHUTDOWN in attributes.communities:
             text += "; local preference 0, because the peer is shutting down gracefully (RFC 8326)"
             return Verdict(True, imported, Rule.GRACEFUL_SHUTDOWN, text)
-        return Verdict(True, imported, f"allow {entry.prefix}", text)
+        return Verdict(True, imported, rule, text)
 
-    def _allowing(self, nlri: Prefix) -> AllowEntry | None:
-        for entry in self.allow:
-            prefix, ge, le = entry
-            if prefix.length == 0:
-                ge = le = 0
-            if prefix.contains(nlri) and ge <= nlri.length <= le:
-                return entry
-        return None
-
-    def _refused_prefix(self, nlri: Prefix, entry: AllowEntry | None) -> Refusal | None:
+    def _refused_prefix(self, nlri: Prefix, *, needs_entry: bool) -> Refusal | None:
         martian = next((each for each in MARTIANS if each.contains(nlri)), None)
         if martian is not None:
             return Refusal(Rule.MARTIAN, f"{nlri} lies in {martian}, which is no destination")
@@ -291,7 +309,7 @@ class ImportPolicy:
         if own is not None:
             where = "is" if own == nlri else "lies in"
             return Refusal(Rule.OWN_PREFIX, f"{nlri} {where} our own prefix {own}")
-        if entry is not None:
+        if not needs_entry:
             return None
         if nlri.length == 0:
             return Refusal(
@@ -324,12 +342,26 @@ class ImportPolicy:
         seen = as_path.count(self.asn)
         if seen > options.allowas_in:
             allowed = f", allowas_in is {options.allowas_in}" if options.allowas_in else ""
-            text = f"the AS path [{as_path}] contains our own AS {self.asn} {seen} times{allowed}"
+            text = f"the AS path [{as_path}] contains our own AS {self.asn} {_times(seen)}{allowed}"
             return Refusal(Rule.AS_LOOP, text)
         if source.kind is PeerKind.EBGP and options.enforce_first_as and as_path.neighbor_as != source.asn:
             text = f"the AS path [{as_path}] does not begin with the peer's AS {source.asn}"
             return Refusal(Rule.FIRST_AS, text)
         return None
+
+
+def _allowing(entries: Iterable[AllowEntry], nlri: Prefix) -> AllowEntry | None:
+    for entry in entries:
+        prefix, ge, le = entry
+        if prefix.length == 0:
+            ge = le = 0
+        if prefix.contains(nlri) and ge <= nlri.length <= le:
+            return entry
+    return None
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _imported(source: Source, attributes: PathAttributes) -> PathAttributes:

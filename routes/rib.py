@@ -65,14 +65,19 @@ class Refusals(NamedTuple):
 class _PeerIn:
     """One peer: its session, if it is up, and its tables by address size."""
 
-    __slots__ = ("admit", "end_of_rib", "source", "tables", "up")
+    __slots__ = ("admit", "admits", "end_of_rib", "source", "tables", "up")
 
-    def __init__(self, source: Source, admit: Callable[[PathAttributes], PathAttributes | None]) -> None:
-        self.source = source
-        self.admit = admit
+    def __init__(self, policy: ImportPolicy, source: Source) -> None:
+        self.judge_by(policy, source)
         self.up = True
         self.tables: dict[int, AdjRibIn] = {}
         self.end_of_rib: set[Family] = set()
+
+    def judge_by(self, policy: ImportPolicy, source: Source) -> None:
+        """Take the rules for this session: their halves for attributes and for prefixes."""
+        self.source = source
+        self.admit = compile_attributes(policy, source)
+        self.admits = policy.admits(source.peer)
 
 
 def _reachable(_: Path) -> int | None:
@@ -163,10 +168,11 @@ class Rib:
         peer = self._peers.get(source.peer)
         if peer is not None and peer.up:
             self.session_down(source.peer)
-        admit = compile_attributes(self.policy, source)
         if peer is None:
-            peer = self._peers[source.peer] = _PeerIn(source, admit)
-        peer.source, peer.admit, peer.up = source, admit, True
+            peer = self._peers[source.peer] = _PeerIn(self.policy, source)
+        else:
+            peer.judge_by(self.policy, source)
+        peer.up = True
         peer.end_of_rib.clear()
         limits = self.policy.options(source.peer).max_prefixes
         before, peer.tables = peer.tables, {}
@@ -274,7 +280,7 @@ class Rib:
         if path_id or admitted is not attributes or near:
             self._store(peer, table, path_id, attributes, admitted, announced)
             return
-        admits, source = self.policy.admits[size], peer.source
+        admits, source = peer.admits[size], peer.source
         accepted, refused, rewritten, stale = plain.accepted, plain.refused, plain.rewritten, plain.stale
         loc_rib, alone = self._loc[size], table.alone
         holders, pending = loc_rib.holders, loc_rib.pending
@@ -306,7 +312,7 @@ class Rib:
         announced: Sequence[Prefix],
     ) -> None:
         """Store paths one by one, whatever policy and limit make of them."""
-        admits, source = self.policy.admits[len(announced[0].address)], peer.source
+        admits, source = peer.admits[len(announced[0].address)], peer.source
         drops = table.limits is not None and table.limits.action == "drop"
         for nlri in announced:
             received = Path(nlri, attributes, source, path_id)
@@ -371,9 +377,9 @@ class Rib:
     def _judge_again(self, concerns: Callable[[Prefix], bool]) -> None:
         """Judge again what is stored for the prefixes that a change of policy concerns."""
         for peer in self._peers.values():
-            peer.admit = compile_attributes(self.policy, peer.source)
+            peer.judge_by(self.policy, peer.source)
             for size, table in peer.tables.items():
-                admits = self.policy.admits[size]
+                admits = peer.admits[size]
                 for nlri in dict.fromkeys(nlri for nlri, _ in table.known() if concerns(nlri)):
                     admitted = admits(nlri)
                     for path, before, _ in table.received(nlri):
