@@ -46,6 +46,8 @@ class Prefix(NamedTuple):
 
         Raises ValueError, with a sentence for the operator, for anything else, host bits included.
         """
+        if "%" in text:  # the standard library takes a zone, and drops it
+            raise ValueError(f"{text!r} has a zone, and a prefix has none")
         network = ipaddress.ip_network(text)
         return cls(Address(network.network_address.packed), network.prefixlen)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from routes.decision import Lost, decide, hop_key, select
@@ -19,6 +19,7 @@ from routes.path import (
 )
 from routes.prefix import Prefix, parse_address
 
+unhurried = settings(deadline=None)  # a busy machine is no fault of the code
 NLRI = Prefix.parse("10.244.2.0/24")
 HOPS = [parse_address(text) for text in ("192.0.2.1", "192.0.2.2", "fe80::1", "fd00::1")]
 COSTS: list[int | None] = [None, 0, 0, 10]
@@ -54,6 +55,7 @@ cost_tables = st.permutations(COSTS).map(lambda costs: dict(zip(HOPS, costs, str
 limits = st.sampled_from([1, 2, 3, 16])
 
 
+@unhurried
 @given(st.data(), path_lists, cost_tables, limits)
 def test_the_order_of_arrival_does_not_matter(
     data: st.DataObject, paths: list[Path], costs: dict[bytes, int | None], limit: int
@@ -65,6 +67,7 @@ def test_the_order_of_arrival_does_not_matter(
     assert set(one.lost) == set(other.lost)
 
 
+@unhurried
 @given(path_lists, cost_tables, limits)
 def test_every_path_is_selected_or_lost_once(
     paths: list[Path], costs: dict[bytes, int | None], limit: int
@@ -78,6 +81,7 @@ def test_every_path_is_selected_or_lost_once(
     assert unresolved == {id(path) for path in paths if costs[path.attributes.next_hop] is None}
 
 
+@unhurried
 @given(path_lists, cost_tables, limits)
 def test_what_forwards_together_is_equal(
     paths: list[Path], costs: dict[bytes, int | None], limit: int
@@ -89,6 +93,7 @@ def test_what_forwards_together_is_equal(
     assert len({hop_key(path) for path in selected}) == len(selected)
 
 
+@unhurried
 @given(path_lists, cost_tables, limits)
 def test_a_loser_that_shadowed_nobody_can_be_taken_away(
     paths: list[Path], costs: dict[bytes, int | None], limit: int
@@ -104,6 +109,7 @@ def test_a_loser_that_shadowed_nobody_can_be_taken_away(
             assert again.selected == decision.selected
 
 
+@unhurried
 @given(path_lists, cost_tables, limits, st.booleans())
 def test_the_fast_selection_equals_the_decision(
     paths: list[Path], costs: dict[bytes, int | None], limit: int, local: bool
