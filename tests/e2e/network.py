@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from itertools import count
+from itertools import count, pairwise
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -32,6 +32,8 @@ SECOND = 1.0
 PATIENCE = 20.0
 """How long what depends on sessions may take on a busy machine."""
 PROMPT = 0.02
+METRICS = {"20", "4278198272"}
+"""Of ours: learned entries, and `unreachable`."""
 
 _numbers = count()
 
@@ -217,14 +219,20 @@ def shown(namespace: str, *selector: str) -> list[str]:
     return lines
 
 
+def _is_ours(line: str) -> bool:
+    words = line.split()
+    value = dict(pairwise(words)).get
+    return value("proto") == "179" and value("metric") in METRICS and value("table") is None
+
+
 def ours(namespace: str) -> list[str]:
     """What the agent put into a kernel."""
-    return shown(namespace, "proto", "179")
+    return [line for line in shown(namespace) if _is_ours(line)]
 
 
 def foreign(namespace: str) -> list[str]:
     """What anybody else put into any table of a kernel, and what the kernel did itself."""
-    return [line for line in shown(namespace, "table", "all") if "proto 179 metric 20" not in line]
+    return [line for line in shown(namespace, "table", "all") if not _is_ours(line)]
 
 
 def hold_for(topology: Topology, seconds: float) -> None:
