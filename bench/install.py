@@ -208,7 +208,7 @@ def main() -> None:
             show(f"{family}, 64 gateways, ip -batch", count, measure(install_by_ip, items, runs))
             items = make_routes(size, count, count)
             show(f"{family}, distinct gateways, podbgp", count, measure(install_by_us, items, runs))
-            if size == 16:  # inline IPv4 takes the kernel about 9 s at 20,000, whoever asks
+            if size == 16:  # inline IPv4 takes the kernel about 8 s at 20,000, whoever asks
                 show(f"{family}, distinct gateways, ip -batch", count, measure(install_by_ip, items, runs))
         items = make_routes(4, 5 * count, 64)
         show("IPv4, 64 gateways, podbgp", 5 * count, measure(install_by_us, items, runs))
