@@ -121,8 +121,7 @@ class Rib:
         self._originated = wanted
         if tuple(wanted) != self.policy.own_prefixes:
             self.policy = self.policy.with_own_prefixes(wanted)
-            changed = [*gone, *come]
-            self._judge_again(lambda nlri: any(each.contains(nlri) for each in changed))
+            self._judge_again(prefix_half_only=True)
 
     def set_policy(self, policy: ImportPolicy) -> None:
         """Replace the rules and judge everything again, from the paths as they were received.
@@ -133,7 +132,7 @@ class Rib:
         for peer in self._peers.values():
             for table in peer.tables.values():
                 self._note_limit(table.set_limits(policy.options(table.peer).max_prefixes))
-        self._judge_again(lambda _: True)
+        self._judge_again()
 
     def set_resolver(self, cost: Cost, why: Callable[[Path], str] | None = None) -> None:
         """Set the interior cost of next hops, and what says in a sentence why one can't be resolved."""
@@ -374,20 +373,25 @@ class Rib:
             verdict = self.policy.judge(path.source, path.attributes, path.nlri)
             self._refused_first.append((path, verdict))
 
-    def _judge_again(self, concerns: Callable[[Prefix], bool]) -> None:
-        """Judge again what is stored for the prefixes that a change of policy concerns."""
+    def _judge_again(self, *, prefix_half_only: bool = False) -> None:
+        """Judge again what is stored; when only own prefixes changed, only where that makes a difference."""
         for peer in self._peers.values():
+            before = peer.admits
             peer.judge_by(self.policy, peer.source)
             for size, table in peer.tables.items():
-                admits = peer.admits[size]
-                for nlri in dict.fromkeys(nlri for nlri, _ in table.known() if concerns(nlri)):
-                    admitted = admits(nlri)
-                    for path, before, _ in table.received(nlri):
-                        attributes = peer.admit(path.attributes) if admitted else None
-                        accepted = None if attributes is None else self._with(path, attributes)
-                        if accepted != before:
-                            table.place(path, accepted)
-                            self._touched(table, nlri)
+                admitted, now = before[size], peer.admits[size]
+                for nlri in dict.fromkeys(nlri for nlri, _ in table.known()):
+                    if not prefix_half_only or admitted(nlri) != now(nlri):
+                        self._judge_prefix_again(peer, table, nlri)
+
+    def _judge_prefix_again(self, peer: _PeerIn, table: AdjRibIn, nlri: Prefix) -> None:
+        admitted = peer.admits[len(nlri.address)](nlri)
+        for path, before, _ in table.received(nlri):
+            attributes = peer.admit(path.attributes) if admitted else None
+            accepted = None if attributes is None else self._with(path, attributes)
+            if accepted != before:
+                table.place(path, accepted)
+                self._touched(table, nlri)
 
     @staticmethod
     def _with(path: Path, attributes: PathAttributes) -> Path:

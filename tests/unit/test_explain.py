@@ -168,7 +168,7 @@ def test_a_listing_survives_changes_between_its_steps() -> None:
     made.session_down(A.peer)
     made.take_changes()
     shown += [paths_of(made, nlri, Table.ADJ_IN_POST) for nlri in steps]
-    assert [len(views) for views in shown] == [1] + [0] * 48
+    assert [len(views) for views in shown] == [1] + [0] * 47
 
 
 def test_what_a_peer_was_told() -> None:
