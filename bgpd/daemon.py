@@ -134,12 +134,12 @@ class Daemon:
 
     # -- peers ------------------------------------------------------------------------------------
 
-    def add_peer(self, config: PeerConfig) -> PeerState:
-        """Configure a peer and start its session."""
+    def add_peer(self, config: PeerConfig, *, keyed: bool = True) -> PeerState:
+        """Configure a peer and start its session; `keyed`: its password needs a key on the listener."""
         local = LocalState(bool(self.found), self.found)
         session = PeerSession(config, self.config.speaker, self, local, interface_of=self._interface_of)
         state = self.peers[config.name] = PeerState(config, session, local)
-        self.listener.add(session)
+        self.listener.add(session, keyed=keyed)
         session.start()
         return state
 
@@ -173,7 +173,7 @@ class Daemon:
         restart = negotiated.graceful_restart
         preserved = frozenset(f for f in negotiated.families if restart and restart.forwarding(f))
         self.rib.session_up(source, negotiated.families, preserved)
-        if any(self.rib.counts(state.config.name, family).stale for family in negotiated.families):
+        if self.has_stale(state.config.name):
             self._sweep_later(state, self.config.fib.deferral_time, "the peer sent no End-of-RIB in time")
         state.local.restarting = False
         state.local.forwarding = frozenset(Family)  # from now on, a lost session loses no forwarding state
@@ -263,9 +263,9 @@ class Daemon:
     def _end_of_rib(self, state: PeerState, source: Source, family: Family) -> None:
         self.rib.end_of_rib(source, family)
         # FRR says End-of-RIB before its routes: what is stale now leaves the RIB, and the FIB a while later.
-        self._flush()
+        self.flush()
         self.rib.sweep_stale(state.config.name, family)
-        self._flush(hold=True)
+        self.flush(hold=True)
         self.convergence.end_of_rib(state.config.name, family, self._loop.time())
         self.on_convergence()
 
@@ -310,13 +310,18 @@ class Daemon:
 
     def _planned_flush(self) -> None:
         self._flush_planned = False
-        self._flush()
+        self.flush()
 
-    def _flush(self, *, hold: bool = False) -> None:
+    def flush(self, *, hold: bool = False) -> None:
+        """Let the changes collected by now leave."""
         changes = self.rib.take_changes()
         if changes:
             self._fib.changed(changes, hold=hold)
             self.watchers.changed(changes)
+
+    def has_stale(self, name: PeerName) -> bool:
+        """Whether paths of a peer are kept although its session is down."""
+        return any(self.rib.counts(name, family).stale for family in Family)
 
     # -- what can be told -------------------------------------------------------------------------
 

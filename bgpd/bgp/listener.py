@@ -16,6 +16,7 @@ import asyncio
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 
@@ -25,7 +26,7 @@ from bgpd.bgp.tcp import SocketAddress
 from bgpd.config import Endpoint, PeerConfig
 from bgpd.errors import ConfigError
 from routes.path import PeerName
-from routes.prefix import Address, format_address, is_link_local
+from routes.prefix import Address, Prefix, format_address, is_link_local
 
 ACCEPTS_PER_TURN = 64
 BURST = 16
@@ -55,6 +56,7 @@ class _Known:
     session: PeerSession
     config: PeerConfig
     """As the sockets know it; the session's may be newer."""
+    keyed: bool
     tokens: float = BURST
     filled_at: float = 0.0
 
@@ -65,6 +67,13 @@ class _Known:
             return False
         self.tokens -= 1
         return True
+
+
+class Strangers(Protocol):
+    """Who says whether a source without an entry may be a peer."""
+
+    def admit(self, source: Address) -> PeerSession | None:
+        """Its session, which has been added to the listener, or None."""
 
 
 class Listener:
@@ -80,6 +89,8 @@ class Listener:
         self._not_logged = 0
         self._resume: asyncio.TimerHandle | None = None
         self.counters = ListenerCounters()
+        self.strangers: Strangers | None = None
+        self._range_keys: dict[Prefix, str] = {}
 
     def start(self) -> None:
         """Bind and listen; ConfigError, with nothing left open, if an endpoint can't be had."""
@@ -92,7 +103,9 @@ class Listener:
                 raise ConfigError(f"speaker.listen: cannot listen on {where}: {error.strerror}") from error
             self._sockets.append((endpoint, sock))
             for known in self._peers.values():
-                self._set_key(sock, known.config, known.config.password)
+                self._set_key(sock, known, known.config.password)
+            for prefix, password in self._range_keys.items():
+                self._set_range_key(sock, prefix, password)
         self._guard_ttl()
         self._accept_again()
 
@@ -110,16 +123,20 @@ class Listener:
         """The ports in use, in the order of the endpoints (0 in an endpoint lets the kernel choose)."""
         return tuple(sock.getsockname()[1] for _, sock in self._sockets)
 
-    def add(self, session: PeerSession) -> None:
-        """Let this session's peer connect; again after its configuration changed."""
+    def add(self, session: PeerSession, *, keyed: bool = True) -> None:
+        """Let this session's peer connect; again after its configuration changed.
+
+        `keyed`: its password needs a key of its own; without, that of its range serves.
+        """
         self.remove(session.name)
         config = session.config
-        known = _Known(session, config)
+        known = _Known(session, config, keyed)
         self._peers[session.name] = known
         self._by_source[_source_of(config)] = known
         for _, sock in self._sockets:
-            self._set_key(sock, config, config.password)
-        self._guard_ttl()
+            self._set_key(sock, known, config.password)
+        if keyed:
+            self._guard_ttl()
 
     def remove(self, name: PeerName) -> None:
         """Let this peer connect no more."""
@@ -127,14 +144,35 @@ class Listener:
         if known is None:
             return
         self._by_source.pop(_source_of(known.config), None)
-        if known.config.password:
-            for _, sock in self._sockets:
-                self._set_key(sock, known.config, "")
-        self._guard_ttl()
+        for _, sock in self._sockets:
+            self._set_key(sock, known, "")
+        if known.keyed:
+            self._guard_ttl()
 
-    def _set_key(self, sock: socket.socket, config: PeerConfig, password: str) -> None:
+    def set_range_keys(self, keys: dict[Prefix, str]) -> None:
+        """The passwords of ranges of strangers; one key serves a whole range."""
+        before, self._range_keys = self._range_keys, dict(keys)
+        gone = dict.fromkeys(before.keys() - keys.keys(), "")
+        for prefix, password in {**gone, **keys}.items():
+            for _, sock in self._sockets:
+                self._set_range_key(sock, prefix, password)
+
+    def _set_range_key(self, sock: socket.socket, prefix: Prefix, password: str) -> None:
+        if (sock.family == socket.AF_INET) != (len(prefix.address) == 4):
+            return
+        try:
+            tcp.set_md5(sock, prefix.address, password, prefix.length)
+        except OSError as error:
+            log.warning(
+                "the kernel refused the TCP MD5 key of a range, so its clients can't connect to us",
+                range=str(prefix),
+                error=error.strerror or str(error),
+            )
+
+    def _set_key(self, sock: socket.socket, known: _Known, password: str) -> None:
+        config = known.config
         same_family = (sock.family == socket.AF_INET) == (len(config.address) == 4)
-        if not same_family or not config.password:
+        if not same_family or not config.password or not known.keyed:
             return
         try:
             tcp.set_md5(sock, config.address, password)
@@ -152,7 +190,7 @@ class Listener:
         for endpoint, sock in self._sockets:
             size = len(endpoint.address)
             configs = [k.config for k in self._peers.values() if len(k.config.address) == size]
-            guarded = bool(configs) and all(c.ttl_security for c in configs)
+            guarded = bool(configs) and self.strangers is None and all(c.ttl_security for c in configs)
             least = min((tcp.least_ttl(c) for c in configs), default=0) if guarded else 0
             tcp.set_least_ttl(sock, endpoint.address, least)
 
@@ -178,7 +216,7 @@ class Listener:
 
     def _take(self, sock: socket.socket, address: SocketAddress) -> None:
         source, zone = tcp.accepted_from(address)
-        known = self._find(source, zone)
+        known = self._find(source, zone) or self._admitted(source)
         if known is None:
             self.counters.unknown_source += 1
             sock.close()
@@ -198,6 +236,13 @@ class Listener:
             return self._by_source.get((source, socket.if_indextoname(zone)))
         except OSError:
             return None
+
+    def _admitted(self, source: Address) -> _Known | None:
+        """A stranger that is a peer from now on."""
+        if self.strangers is None or is_link_local(source):
+            return None
+        session = self.strangers.admit(source)
+        return None if session is None else self._peers.get(session.name)
 
     def _pause(self, error: OSError) -> None:
         self.counters.failed += 1

@@ -54,6 +54,7 @@ def offer(
             extended_message=True,
             extended_next_hop=families & {Family.IPV4} if config.extended_next_hop else frozenset(),
             add_path_receive=families if config.add_path else frozenset(),
+            add_path_send=families if config.add_paths > 1 else frozenset(),
             graceful_restart=restart,
         )
     return Open(speaker.asn, config.hold_time, speaker.router_id, capabilities)

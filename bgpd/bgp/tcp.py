@@ -18,6 +18,8 @@ from routes.path import PeerKind
 from routes.prefix import Address, format_address, is_link_local
 
 TCP_MD5SIG = 14
+_TCP_MD5SIG_EXT = 32
+_MD5_PREFIX = 1
 TCP_MD5SIG_MAXKEYLEN = 80
 TCP_SAVE_SYN = 27
 TCP_SAVED_SYN = 28
@@ -113,8 +115,11 @@ def set_least_ttl(sock: socket.socket, address: Address, ttl: int) -> None:
         sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MINHOPCOUNT, ttl)
 
 
-def set_md5(sock: socket.socket, peer: Address, password: str) -> None:
-    """Sign and check every segment to and from `peer`; an empty password takes the key away again."""
+def set_md5(sock: socket.socket, peer: Address, password: str, prefix_length: int | None = None) -> None:
+    """Sign and check every segment to and from `peer`; an empty password takes the key away again.
+
+    With `prefix_length` the key is for all addresses of that prefix (Linux 4.13).
+    """
     key = password.encode()
     if len(key) > TCP_MD5SIG_MAXKEYLEN:
         raise OSError(f"a TCP MD5 password has at most {TCP_MD5SIG_MAXKEYLEN} bytes, this has {len(key)}")
@@ -123,8 +128,12 @@ def set_md5(sock: socket.socket, peer: Address, password: str) -> None:
         sockaddr = struct.pack("=HH4s", socket.AF_INET, 0, peer)
     else:
         sockaddr = struct.pack("=HHI16sI", socket.AF_INET6, 0, 0, peer, 0)
-    option = struct.pack("=128sBBHi80s", sockaddr, 0, 0, len(key), 0, key)
-    sock.setsockopt(socket.IPPROTO_TCP, TCP_MD5SIG, option)
+    if prefix_length is None:
+        option = struct.pack("=128sBBHi80s", sockaddr, 0, 0, len(key), 0, key)
+        sock.setsockopt(socket.IPPROTO_TCP, TCP_MD5SIG, option)
+    else:
+        option = struct.pack("=128sBBHi80s", sockaddr, _MD5_PREFIX, prefix_length, len(key), 0, key)
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_MD5SIG_EXT, option)
 
 
 def endpoints(sock: socket.socket, ifindex: int = 0) -> Endpoints:

@@ -335,6 +335,17 @@ class UpdateGroups:
         member = self._members.get(name)
         return 0 if member is None else member.outflow.lag
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits to be written, slow readers aside."""
+        return not self._waiting
+
+    def freeze(self) -> None:
+        """Write nothing more: the daemon is ending."""
+        for name in list(self._members):
+            self.session_down(name)
+        self._waiting.clear()
+
     def forget(self, name: PeerName) -> None:
         """The peer is gone for good."""
         self._identities.forget_paths(name)

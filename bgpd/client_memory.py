@@ -1,0 +1,68 @@
+"""Which clients a reflector had, across its restarts: a small file, written atomically.
+
+It decides nothing but whom to wait for before End-of-RIB, so a missing, broken or old file costs a wait for
+nobody or for somebody who is gone (the deferral timer ends that), and never a start.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+import structlog
+
+from routes.path import PeerName
+
+log = structlog.get_logger()
+
+MOST_BYTES = 4 << 20
+MOST_CLIENTS = 50_000
+
+
+class ClientMemory:
+    """The file; an empty path remembers nothing."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path) if path else None
+        self._stored: frozenset[PeerName] | None = None
+
+    def load(self) -> frozenset[PeerName]:
+        """The clients of the previous life."""
+        if self._path is None:
+            return frozenset()
+        try:
+            self._stored = _read(self._path)
+        except FileNotFoundError:
+            return frozenset()
+        except (OSError, ValueError) as error:
+            log.warning("the remembered clients can't be read", file=str(self._path), reason=str(error))
+            return frozenset()
+        return self._stored
+
+    def store(self, clients: Collection[PeerName]) -> None:
+        """Remember these, if they are others than before."""
+        now = frozenset(clients)
+        if self._path is None or now == self._stored:
+            return
+        new = self._path.with_name(self._path.name + ".new")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            new.write_text(json.dumps({"clients": sorted(now)}))
+            os.replace(new, self._path)  # noqa: PTH105  the call whose atomicity is the point
+        except OSError as error:
+            log.warning("clients can't be remembered", file=str(self._path), reason=str(error))
+            return
+        self._stored = now
+
+
+def _read(path: Path) -> frozenset[PeerName]:
+    """The names in a file; ValueError, with a sentence, when it is not one of ours."""
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"it has more than {MOST_BYTES} bytes")
+    content = json.loads(path.read_text())
+    clients = content.get("clients") if isinstance(content, dict) else None
+    if not isinstance(clients, list) or not all(isinstance(each, str) for each in clients):
+        raise ValueError("it has no list of clients")
+    return frozenset(map(PeerName, clients[:MOST_CLIENTS]))
