@@ -218,6 +218,12 @@ class Fib:
         if self._in_flight is not None:
             self._touched[nlri] = None
         elif ours and entry is not None:
+            if entry == self.desired.get(nlri):
+                # Never taken on trust: a dump may have been read since it was said, and what is said late
+                # and wrong is found out only where it leads to work.
+                if entry != self.actual.get(nlri):
+                    self._read[nlri] = None
+                return
             self.actual[nlri] = entry
             self._dirty[nlri] = None
         elif ours and gone == self.actual.get(nlri):
@@ -249,10 +255,13 @@ class Fib:
         if self._in_flight is not None:
             return delta
         self._wake(now)
-        desired, actual, blocked = self.desired.get, self.actual.get, self._blocked
+        desired, actual = self.desired.get, self.actual.get
+        blocked, unread = self._blocked, self._read
         create = delta.create.append
         for nlri in self._take_dirty(limit):
             wanted, present = desired(nlri), actual(nlri)
+            if unread and nlri in unread:
+                continue  # what is there is not known: it is compared once it was read
             if blocked and nlri in blocked and not self._may_try(nlri, wanted, now):
                 continue
             if wanted is None:
@@ -356,9 +365,9 @@ class Fib:
                 self._block(nlri, failure.text, now, foreign=False)
 
     def _found(self, nlri: Prefix, found: Found, now: float) -> None:
+        self._dirty[nlri] = None
         if found.entry is not None:
             self.actual[nlri] = found.entry
-            self._dirty[nlri] = None
         elif nlri in self.actual:
             self._forget(nlri)
         if found.foreign is not None:

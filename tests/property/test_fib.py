@@ -143,5 +143,5 @@ class FibAgainstKernel(RuleBasedStateMachine):
         assert not self.fib.held
 
 
-FibAgainstKernel.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+FibAgainstKernel.TestCase.settings = settings(max_examples=400, stateful_step_count=40, deadline=None)
 TestFibAgainstKernel = FibAgainstKernel.TestCase

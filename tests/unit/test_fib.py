@@ -231,8 +231,8 @@ def test_ours_beside_a_foreign_one_is_not_replaced() -> None:
     fib = with_installed((POD, A))
     fib.want(POD, B)
     fib.observed(POD, A, 4)
-    fib.delta(0)
-    fib.applied(Applied({POD: FULL}, {POD: Found(A, 4)}), 0)
+    assert done(fib, 0, Applied({}, {POD: Found(A, 4)})) == Delta(20, [], [], [], (POD,))
+    assert fib.delta(0).size == 0
     delta = done(fib, fib.next_deadline(), Applied({}, {POD: Found(A, 4)}))
     assert delta == Delta(20, [], [], [], (POD,))
     fib.want(POD, None)
@@ -269,6 +269,26 @@ def test_a_foreign_route_over_ours_is_read_and_not_overwritten() -> None:
     assert fib.actual == {}
     assert fib.delta(0.5).size == 0
     assert "186" in fib.state(POD).reason
+
+
+def test_nothing_is_replaced_before_what_took_the_place_was_read() -> None:
+    fib = with_installed((POD, A))
+    fib.want(POD, B)
+    fib.observed(POD, A, 186)
+    assert done(fib, 0, Applied({}, {POD: Found(None, 186)})) == Delta(20, [], [], [], (POD,))
+    assert fib.delta(0).size == 0
+    assert fib.state(POD).actual is None
+
+
+def test_a_late_notification_that_says_all_is_well_is_not_believed() -> None:
+    """It may be older than the dump that found nothing, and nothing else would ever find out."""
+    fib = a_fib()
+    fib.want(POD, A)
+    fib.resynced({})
+    fib.observed(POD, A, 179)
+    assert not fib.state(POD).installed
+    assert done(fib, 0, Applied({}, {POD: Found(None)})).read == (POD,)
+    assert done(fib).create == [(POD, A)]
 
 
 def test_a_change_during_an_apply_is_read_afresh() -> None:
