@@ -80,14 +80,14 @@ class Agent(process.Role):
     # -- starting ---------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Adopt, listen, connect; a PodbgpError says what stands in the way."""
+        """Serve, adopt, listen, connect; a PodbgpError says what stands in the way."""
         self._connect_parts()
+        await self.serve()  # first: where another agent has the socket, the kernel's entries are its own
         found = self.fib.start(self.loop.time() + self.config.fib.deferral_time)
         self.daemon.found = found
         self._rib.set_policy(import_policy(self.config, self.fib.own_addresses))
         self._rib.set_resolver(self.fib.cost, self.fib.why_unresolved)
         self._originate()
-        await self.serve()
         self.daemon.listener.start()
         for peer in self.config.peers:
             self.daemon.add_peer(peer)
