@@ -186,10 +186,13 @@ class Asked:
 
     def reload(self, config: str) -> None:
         """Have the agent read this configuration; returns when it has said what it makes of it."""
-        said = len(self.log("configuration"))
+        said = len(self._verdicts())
         self.agent.config.write_text(config)
         self.agent.process.signal(signal.SIGHUP)
-        eventually(lambda: len(self.log("configuration")) > said, self.agent.process.tail)
+        eventually(lambda: len(self._verdicts()) > said, self.agent.process.tail)
+
+    def _verdicts(self) -> list[dict[str, object]]:
+        return self.log("configuration taken") + self.log("configuration not taken")
 
     def log(self, event: str) -> list[dict[str, object]]:
         """The lines of the agent's log whose event begins so."""
