@@ -20,23 +20,31 @@ from api.listen import parse_api_address
 from bgpd import config_values as values
 from bgpd.config import (
     AgentConfig,
-    AllowEntry,
     Config,
     Endpoint,
     ImportConfig,
-    PeerConfig,
     Problem,
     SpeakerConfig,
 )
 from bgpd.config_fib import read_fib
 from bgpd.config_peers import read_peers
+from bgpd.config_prefixes import read_own_prefixes
+from bgpd.config_reflector import REFLECTOR_API_LISTEN, read_reflector
 from bgpd.config_source import read_regular
 from bgpd.config_table import InvalidConfigError, Report, Table
-from routes.policy import MARTIANS
-from routes.prefix import Family, Prefix
+from routes.path import PeerKind
+from routes.prefix import Family
 
 MAX_BYTES = 1 << 20
 """A configuration of a thousand peers is a tenth of this."""
+
+_OTHER_FILE = (
+    "[reflector] makes this one a reflector's; a node that has both runs two daemons, with a file each"
+)
+_NOT_OF_REFLECTOR = {
+    "agent": f"is for an agent's file, and {_OTHER_FILE}",
+    "fib": f"is for an agent's file (a reflector has no kernel routes), and {_OTHER_FILE}",
+}
 
 
 def load(path: str | os.PathLike[str]) -> Config:
@@ -85,25 +93,48 @@ def _not_toml(name: str, text: str, problem: tomllib.TOMLDecodeError) -> Invalid
 
 
 def _config(root: Table, report: Report, name: str) -> Config:
+    folder = Path(name).parent
+    is_reflector = "reflector" in root
     speaker = _speaker(root.table("speaker"))
-    peers = read_peers(root.tables("peers"), speaker, Path(name).parent)
+    peers = read_peers(root.tables("peers"), speaker, folder, reflector=is_reflector)
     default = Config(name, speaker)
     log = root.table("log")
     config = Config(
         path=name,
         speaker=speaker,
-        agent=_agent(root.table("agent")),
         peers=peers,
-        imports=_import(root.table("import"), peers),
-        fib=read_fib(root.table("fib")),
-        api_listen=_api_listen(root.table("api"), default.api_listen),
+        api_listen=_api_listen(
+            root.table("api"), REFLECTOR_API_LISTEN if is_reflector else default.api_listen
+        ),
         metrics_listen=root.table("metrics").optional("listen", _maybe_endpoint, None),
         log_level=log.optional(
             "level", values.choice("debug", "info", "warning", "error"), default.log_level
         ),
         log_format=log.optional("format", values.choice("auto", "text", "json"), default.log_format),
     )
+    config = _with_reflector(config, root, folder) if is_reflector else _with_agent(config, root)
     return replace(config, warnings=report.finish())
+
+
+def _with_agent(config: Config, root: Table) -> Config:
+    return replace(
+        config,
+        agent=_agent(root.table("agent")),
+        imports=_import(root.table("import"), "the peers announce" if config.peers else ""),
+        fib=read_fib(root.table("fib")),
+    )
+
+
+def _with_reflector(config: Config, root: Table, folder: Path) -> Config:
+    for section, reason in _NOT_OF_REFLECTOR.items():
+        if section in root:
+            root.left_out(section, reason)
+    reflector = read_reflector(root.table("reflector"), config.speaker, config.peers, folder)
+    external = any(peer.kind is PeerKind.EBGP for peer in config.peers) or any(
+        clients.asn != config.speaker.asn for clients in reflector.clients
+    )
+    doubt = "eBGP peers announce" if external else ""
+    return replace(config, reflector=reflector, imports=_import(root.table("import"), doubt))
 
 
 def _maybe_endpoint(value: object) -> Endpoint | None:
@@ -138,75 +169,18 @@ def _speaker(table: Table) -> SpeakerConfig:
 
 def _agent(table: Table) -> AgentConfig:
     return AgentConfig(
-        advertise=_advertise(table),
+        advertise=read_own_prefixes(table, "advertise", "it would make every address this node's own"),
         next_hop_ipv4=table.optional("next_hop_ipv4", values.global_unicast(Family.IPV4), None),
         next_hop_ipv6=table.optional("next_hop_ipv6", values.global_unicast(Family.IPV6), None),
     )
 
 
-def _advertise(table: Table) -> tuple[Prefix, ...]:
-    """The node's own prefixes: disjoint, and such that another speaker would accept them."""
-    good = table.many("advertise", _own_prefix)
-    widest: tuple[int, Prefix] | None = None
-    for at, own in sorted(good, key=_by_range):
-        if widest is not None and widest[1].contains(own):
-            how = "is the same as" if own == widest[1] else "lies inside"
-            table.wrong("advertise", f"{how} advertise[{widest[0]}], {widest[1]}", at)
-        else:
-            widest = at, own
-    return tuple(own for _, own in good)
-
-
-def _by_range(item: tuple[int, Prefix]) -> tuple[int, Prefix]:
-    """Family by family, so that what lies inside a prefix comes right after it."""
-    return len(item[1].address), item[1]
-
-
-def _own_prefix(value: object) -> Prefix:
-    own = values.prefix(value)
-    if own.length == 0:
-        raise values.UnfitError("is a default route: it would make every address this node's own")
-    if any(martian.contains(own) or own.contains(martian) for martian in MARTIANS):
-        raise values.UnfitError(
-            "is a range that no speaker accepts (this host, loopback, link-local, multicast, reserved)"
-        )
-    return own
-
-
-def _import(table: Table, peers: tuple[PeerConfig, ...]) -> ImportConfig:
-    allow = table.distinct("allow", _allow_entry)
-    if peers and "allow" not in table:
-        table.doubtful("allow", "is missing: nothing that the peers announce will be accepted")
+def _import(table: Table, refused: str) -> ImportConfig:
+    """`refused`: what the lack of a list would refuse; empty when there is nothing."""
+    allow = table.distinct("allow", values.allow_entry)
+    if refused and "allow" not in table:
+        table.doubtful("allow", f"is missing: nothing that {refused} will be accepted")
     return ImportConfig(allow)
-
-
-def _allow_entry(value: object) -> AllowEntry:
-    """A prefix, or `{prefix, ge, le}`."""
-    if not isinstance(value, dict):
-        if not isinstance(value, str):
-            raise values.UnfitError(
-                'must be a prefix, or a table as in { prefix = "10.244.0.0/16", ge = 24, le = 28 }'
-            )
-        prefix = values.prefix(value)
-        return AllowEntry(prefix, prefix.length, len(prefix.address) * 8 if prefix.length else 0)
-    if "prefix" not in value or not value.keys() <= {"prefix", "ge", "le"}:
-        raise values.UnfitError("must have the key prefix, and may have ge and le, and no others")
-    prefix = values.prefix(value["prefix"])
-    if prefix.length == 0 and len(value) > 1:
-        raise values.UnfitError(
-            f"admits the default route alone; list the ranges that you want instead of {prefix}"
-        )
-    longest = len(prefix.address) * 8
-    ge = _bound("ge", value.get("ge", prefix.length), prefix.length, longest)
-    le = _bound("le", value.get("le", longest if prefix.length else 0), ge, longest)
-    return AllowEntry(prefix, ge, le)
-
-
-def _bound(key: str, value: object, low: int, high: int) -> int:
-    try:
-        return values.integer(low, high)(value)
-    except values.UnfitError as problem:
-        raise values.UnfitError(f"{key} {problem}") from None
 
 
 def _api_listen(table: Table, default: str) -> str:

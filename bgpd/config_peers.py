@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bgpd import config_values as values
 from bgpd.config import Endpoint, MaxPrefixes, PeerConfig, SpeakerConfig
+from bgpd.config_export import add_paths, read_export
 from bgpd.config_source import read_regular
 from bgpd.config_table import Table
 from routes.path import PeerKind, PeerName
@@ -20,14 +21,21 @@ MAX_PASSWORD = 80
 
 _NO_ADDRESS = Address(bytes(4))
 _OTHERS_MAY_READ = 0o004
+_OF_REFLECTOR = ("client", "next_hop_self", "add_paths", "export")
 
 
-def read_peers(tables: list[Table], speaker: SpeakerConfig, folder: Path) -> tuple[PeerConfig, ...]:
-    """All peers; `folder` is what a relative `password_file` starts from."""
+def read_peers(
+    tables: list[Table], speaker: SpeakerConfig, folder: Path, *, reflector: bool = False
+) -> tuple[PeerConfig, ...]:
+    """All peers, of a reflector or an agent; `folder` is what a relative `password_file` starts from."""
     peers = [_peer(table, speaker, folder) for table in tables]
     first: dict[PeerName, int] = {}
     for at, (table, peer) in enumerate(zip(tables, peers, strict=True)):
         _check(table, peer, speaker)
+        if reflector:
+            _check_client(table, peer)
+        else:
+            _check_of_agent(table)
         if table.sound("address") and first.setdefault(peer.name, at) != at:
             table.wrong("address", f"is the same neighbour as peers[{first[peer.name]}]")
     return tuple(peers)
@@ -47,13 +55,13 @@ def _peer(table: Table, speaker: SpeakerConfig, folder: Path) -> PeerConfig:
         interface=interface,
         port=table.optional("port", values.integer(1, 65535), default.port),
         source_address=table.optional("source_address", values.unicast(), None),
-        password=_password(table, folder),
+        password=read_password(table, folder),
         ttl_security=table.optional("ttl_security", values.integer(0, 254), default.ttl_security),
         multihop=table.optional("multihop", values.integer(0, 255), default.multihop),
         passive=table.optional("passive", values.boolean, default.passive),
         hold_time=table.optional("hold_time", values.hold_time, speaker.hold_time),
-        families=_families(table, default.families),
-        max_prefixes=_max_prefixes(table),
+        families=read_families(table, default.families),
+        max_prefixes=read_max_prefixes(table),
         allowas_in=table.optional("allowas_in", values.integer(0, 10), default.allowas_in),
         enforce_first_as=table.optional("enforce_first_as", values.boolean, default.enforce_first_as),
         add_path=table.optional("add_path", values.boolean, default.add_path),
@@ -61,10 +69,14 @@ def _peer(table: Table, speaker: SpeakerConfig, folder: Path) -> PeerConfig:
         extended_next_hop=table.optional("extended_next_hop", values.boolean, default.extended_next_hop),
         shutdown=table.optional("shutdown", values.boolean, default.shutdown),
         description=table.optional("description", values.one_line(200), default.description),
+        client=table.optional("client", values.boolean, default.client),
+        next_hop_self=table.optional("next_hop_self", values.boolean, default.next_hop_self),
+        add_paths=table.optional("add_paths", add_paths, default.add_paths),
+        export=read_export(table, kind),
     )
 
 
-def _families(table: Table, default: tuple[Family, ...]) -> tuple[Family, ...]:
+def read_families(table: Table, default: tuple[Family, ...]) -> tuple[Family, ...]:
     names = {str(family): family for family in Family}
     chosen = table.distinct("families", values.choice(*names))
     if "families" not in table:
@@ -74,7 +86,7 @@ def _families(table: Table, default: tuple[Family, ...]) -> tuple[Family, ...]:
     return tuple(names[name] for name in chosen)
 
 
-def _max_prefixes(table: Table) -> MaxPrefixes | None:
+def read_max_prefixes(table: Table) -> MaxPrefixes | None:
     """A bare number is the limit alone."""
     limit = values.integer(1, 10_000_000)
     if not table.holds_table("max_prefixes"):
@@ -90,7 +102,7 @@ def _max_prefixes(table: Table) -> MaxPrefixes | None:
     )
 
 
-def _password(table: Table, folder: Path) -> str:
+def read_password(table: Table, folder: Path) -> str:
     """The one line that a password file holds."""
     written = table.optional("password_file", values.one_line(4096), "")
     if "password_file" not in table or not table.sound("password_file"):
@@ -139,6 +151,18 @@ def _check(table: Table, peer: PeerConfig, speaker: SpeakerConfig) -> None:
         )
     if table.sound("address"):
         _check_addresses(table, peer, speaker)
+
+
+def _check_client(table: Table, peer: PeerConfig) -> None:
+    if peer.client and peer.kind is PeerKind.EBGP and table.sound("client", "asn"):
+        table.wrong("client", "is for iBGP peers (RFC 4456), and asn is another than speaker.asn")
+
+
+def _check_of_agent(table: Table) -> None:
+    """An agent passes nothing on, so it has nothing to do with these."""
+    for key in _OF_REFLECTOR:
+        if key in table:
+            table.wrong(key, "is only for a reflector, whose file has [reflector]")
 
 
 def _check_addresses(table: Table, peer: PeerConfig, speaker: SpeakerConfig) -> None:

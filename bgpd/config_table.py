@@ -163,6 +163,11 @@ class Table:
         if not self._report.is_wrong(path):
             self._report.wrong(path, self._shown(key, *position), text)
 
+    def left_out(self, key: str, text: str) -> None:
+        """Report `key` as misplaced without looking at what it holds."""
+        self.known.append(key)
+        self.wrong(key, text)
+
     def doubtful(self, key: str, text: str, *position: int) -> None:
         """Report `key` as valid but probably not meant."""
         self._report.doubtful((*self._path, key, *position), self._shown(key, *position), text)

@@ -13,10 +13,12 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from api.listen import VALID, parse_api_address
-from bgpd.config import Endpoint
+from bgpd.config import AllowEntry, Endpoint
 from routes.prefix import Address, Family, Prefix, is_link_local, parse_router_id
 
 T = TypeVar("T")
+Community = int | tuple[int, int, int]
+"""A standard community (RFC 1997), or a large one (RFC 8092)."""
 Parse = Callable[[object], T]
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -26,6 +28,15 @@ class UnfitError(ValueError):
 
 
 AS_TRANS = 23456
+WELL_KNOWN_COMMUNITIES = {
+    "no-export": 0xFFFFFF01,
+    "no-advertise": 0xFFFFFF02,
+    "no-export-subconfed": 0xFFFFFF03,
+    "no-peer": 0xFFFFFF04,
+    "graceful-shutdown": 0xFFFF0000,
+    "blackhole": 0xFFFF029A,
+}
+"""Those of RFC 1997, RFC 3765, RFC 8326 and RFC 7999."""
 _MAPPED = Prefix.parse("::ffff:0:0/96")
 _ZONE = re.compile(r"[^\s/:%]{1,15}")
 
@@ -183,6 +194,56 @@ def prefix(value: object) -> Prefix:
     if _MAPPED.contains(parsed):
         raise UnfitError("is in the IPv4-mapped range, which is never routed; write it as IPv4")
     return parsed
+
+
+def allow_entry(value: object) -> AllowEntry:
+    """A prefix, or `{prefix, ge, le}`."""
+    if not isinstance(value, dict):
+        if not isinstance(value, str):
+            raise UnfitError(
+                'must be a prefix, or a table as in { prefix = "10.244.0.0/16", ge = 24, le = 28 }'
+            )
+        admitted = prefix(value)
+        return AllowEntry(admitted, admitted.length, len(admitted.address) * 8 if admitted.length else 0)
+    if "prefix" not in value or not value.keys() <= {"prefix", "ge", "le"}:
+        raise UnfitError("must have the key prefix, and may have ge and le, and no others")
+    admitted = prefix(value["prefix"])
+    if admitted.length == 0 and len(value) > 1:
+        raise UnfitError(
+            f"admits the default route alone; list the ranges that you want instead of {admitted}"
+        )
+    longest = len(admitted.address) * 8
+    ge = _bound("ge", value.get("ge", admitted.length), admitted.length, longest)
+    le = _bound("le", value.get("le", longest if admitted.length else 0), ge, longest)
+    return AllowEntry(admitted, ge, le)
+
+
+def _bound(key: str, value: object, low: int, high: int) -> int:
+    try:
+        return integer(low, high)(value)
+    except UnfitError as problem:
+        raise UnfitError(f"{key} {problem}") from None
+
+
+def community(value: object) -> Community:
+    """`65000:100`, `64512:1:2`, or the name of a well-known one."""
+    written = text(value)
+    if written in WELL_KNOWN_COMMUNITIES:
+        return WELL_KNOWN_COMMUNITIES[written]
+    parts = [int(part) for part in written.split(":") if re.fullmatch("[0-9]{1,10}", part)]
+    if written.count(":") == len(parts) - 1:
+        if len(parts) == 2 and max(parts) <= 0xFFFF:
+            return parts[0] << 16 | parts[1]
+        if len(parts) == 3 and max(parts) <= 0xFFFFFFFF:
+            return parts[0], parts[1], parts[2]
+        if len(parts) == 2 and max(parts) <= 0xFFFFFFFF:
+            raise UnfitError(
+                f'has a number above 65535; a large community has three numbers, as in "{written}:0"'
+            )
+    raise UnfitError(
+        'must be a community as in "65000:100" (two numbers up to 65535), a large one as in "64512:1:2", '
+        f"or one of {', '.join(map(quoted, WELL_KNOWN_COMMUNITIES))}"
+    )
 
 
 def endpoint(value: object) -> Endpoint:
