@@ -24,6 +24,8 @@ class BirdSpeaker(Speaker):
 
     def start(self) -> None:
         self.bird = Bird(self.host.name, self.host.namespace, self.host.folder, self._config())
+        if any(neighbor.graceful_restart for neighbor in self.neighbors):
+            self.bird.process.argv.append("-R")  # it recovers: only then are its F bits set
         self.bird.start()
 
     def kill(self) -> None:
@@ -143,9 +145,10 @@ def _seen(prefix: str, attributes: dict[str, str], *, best: bool) -> SeenPath:
     def number(name: str) -> int | None:
         return int(attributes[name]) if name in attributes else None
 
+    next_hops = [address for address in attributes["next_hop"].split() if address != "::"]
     return SeenPath(
         prefix=prefix,
-        next_hop=attributes["next_hop"].split()[0],
+        next_hop=next_hops[0],  # beside a link-local address that came alone, BIRD shows `::`
         as_path=tuple(int(asn) for asn in attributes.get("as_path", "").split() if asn.isdigit()),
         origin=attributes.get("origin", "").lower(),
         med=number("med"),

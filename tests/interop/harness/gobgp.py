@@ -66,6 +66,7 @@ class GobgpSpeaker(Speaker):
     def __init__(self, host: LanHost, asn: int, neighbors: tuple[Neighbor, ...] = ()) -> None:
         super().__init__(host, asn, neighbors)
         self._file = host.folder / "gobgpd.toml"
+        self._started = False
         self.process = Process(
             f"gobgpd of {host.name}",
             host.namespace,
@@ -75,6 +76,9 @@ class GobgpSpeaker(Speaker):
 
     def start(self) -> None:
         self._file.write_text("\n".join(self._config()))
+        if self._started and "-r" not in self.process.argv:
+            self.process.argv.append("-r")  # it restarts: only then are its R and F bits set
+        self._started = True
         self.process.start()
         wait_until(self._answers, 10, "gobgpd answers")
         self.apply(tuple(self.announced.values()), ())
