@@ -1,74 +1,264 @@
-"""What an agent says of its own prefixes when they, or its addresses, change."""
+"""What an agent tells its peers, read back from the bytes that it sends."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import pytest
+from structlog.testing import capture_logs
+
 from bgpd.announce import OwnPrefixes
-from bgpd.bgp import codec
-from bgpd.bgp.message import Update
+from bgpd.bgp.codec import Decoder
+from bgpd.bgp.message import EndOfRib, Malformed, RefreshKind, RouteRefresh, Update
 from routes.own_next_hop import ConfiguredNextHops
 from routes.path import PeerKind, PeerName
 from routes.peer import Negotiated
 from routes.prefix import Address, Family, Prefix, format_address, parse_address
 
-LOCAL = parse_address("192.0.2.1")
-FIRST, SECOND = Prefix.parse("10.1.0.0/24"), Prefix.parse("10.2.0.0/24")
-NEGOTIATED = Negotiated(
-    kind=PeerKind.IBGP,
-    local_asn=65000,
-    peer_asn=65000,
-    peer_bgp_id=2,
-    local_address=LOCAL,
-    peer_address=parse_address("192.0.2.2"),
-    ifindex=2,
-    hold_time=90,
-    families=frozenset({Family.IPV4}),
+LINK = 2
+POD, POD6, MORE = (
+    Prefix.parse("10.244.1.0/24"),
+    Prefix.parse("fd00:10:244:1::/64"),
+    Prefix.parse("10.9.0.0/24"),
 )
+TOR = PeerName("192.0.2.2")
+BOTH = frozenset(Family)
+SESSION = Negotiated(
+    PeerKind.EBGP, 65001, 64601, 2, parse_address("192.0.2.1"), parse_address("192.0.2.2"), LINK, 90, BOTH
+)
+IBGP = replace(SESSION, kind=PeerKind.IBGP, local_asn=65000, peer_asn=65000)
 
 
 class Node:
-    """One link with `LOCAL` on it."""
+    """Where addresses are; one link."""
+
+    def __init__(self, *addresses: str) -> None:
+        self.addresses = list(addresses)
 
     def interface_of(self, address: Address) -> int:
-        return 2 if address == LOCAL else 0
+        return LINK if format_address(address) in self.addresses else 0
 
     def addresses_on(self, ifindex: int) -> tuple[Address, ...]:
-        return (LOCAL,) if ifindex == 2 else ()
+        return tuple(map(parse_address, self.addresses)) if ifindex == LINK else ()
 
 
+@dataclass
 class Peer:
-    """A session that remembers what it was told."""
+    """A session, and what was sent over it."""
 
-    name = PeerName("192.0.2.2")
-    negotiated: Negotiated | None = NEGOTIATED
-
-    def __init__(self) -> None:
-        self._decoder = codec.Decoder()
-        self._decoder.negotiated = NEGOTIATED
-        self.has: dict[Prefix, str] = {}
-        """Next hops of what it was announced."""
+    negotiated: Negotiated | None = SESSION
+    name: PeerName = TOR
+    sent: bytearray = field(default_factory=bytearray)
 
     def send(self, data: bytes) -> None:
-        for message in self._decoder.feed(data):
-            if isinstance(message, Update):
-                for nlri in message.withdrawn:
-                    self.has.pop(nlri, None)
-                for nlri in message.announced:
-                    assert message.attributes is not None
-                    self.has[nlri] = format_address(message.attributes.next_hop)
+        self.sent += data
+
+    def told(self) -> list[object]:
+        """What it reads since the last time, each in a word or two."""
+        assert self.negotiated is not None
+        decoder = Decoder()
+        # What is read is what we sent: so the peer's numbers are ours, and its link-local addresses too.
+        decoder.negotiated = replace(
+            self.negotiated, peer_asn=self.negotiated.local_asn, local_asn=self.negotiated.peer_asn
+        )
+        messages = decoder.feed(bytes(self.sent))
+        self.sent.clear()
+        return [said for message in messages for said in _words(message)]
 
 
-def test_one_reload_can_add_a_prefix_and_move_the_next_hop_of_all() -> None:
-    own, peer = OwnPrefixes(Node(), ConfiguredNextHops()), Peer()
-    own.originate([FIRST])
-    own.session_up(peer, NEGOTIATED)
-    assert peer.has == {FIRST: "192.0.2.1"}
+class Announce(NamedTuple):
+    prefix: str
+    next_hop: str
 
-    own.configured = ConfiguredNextHops(ipv4=parse_address("192.0.2.77"))
-    own.originate([FIRST, SECOND])
-    own.addresses_changed()
-    assert peer.has == {FIRST: "192.0.2.77", SECOND: "192.0.2.77"}
 
-    own.configured = ConfiguredNextHops()
-    own.originate([SECOND])
-    own.addresses_changed()
-    assert peer.has == {SECOND: "192.0.2.1"}
+class Withdraw(NamedTuple):
+    prefix: str
+
+
+def _words(message: object) -> list[object]:
+    assert not isinstance(message, Malformed), message
+    if isinstance(message, Update):
+        assert not message.error
+        hop = format_address(message.attributes.next_hop) if message.attributes is not None else ""
+        withdrawn: list[object] = [Withdraw(str(nlri)) for nlri in message.withdrawn]
+        return withdrawn + [Announce(str(nlri), hop) for nlri in message.announced]
+    return [message]
+
+
+END4, END6 = EndOfRib(Family.IPV4), EndOfRib(Family.IPV6)
+OURS = [Announce(str(POD), "192.0.2.1"), Announce(str(POD6), "2001:db8::1")]
+
+
+def agent(*addresses: str, configured: ConfiguredNextHops | None = None) -> tuple[OwnPrefixes, Node]:
+    node = Node(*(addresses or ("192.0.2.1", "2001:db8::1")))
+    out = OwnPrefixes(node, configured or ConfiguredNextHops())
+    out.originate([POD, POD6])
+    return out, node
+
+
+def up(out: OwnPrefixes, negotiated: Negotiated = SESSION, name: PeerName = TOR) -> Peer:
+    peer = Peer(negotiated, name)
+    out.session_up(peer, negotiated)
+    return peer
+
+
+def test_a_new_session_gets_everything_and_end_of_rib_at_once() -> None:
+    out, _ = agent()
+    assert up(out).told() == [OURS[0], END4, OURS[1], END6]
+
+
+@pytest.mark.parametrize(
+    ("negotiated", "local_pref", "as_path"), [(SESSION, None, "65001"), (IBGP, 100, "")], ids=["eBGP", "iBGP"]
+)
+def test_attributes_are_those_of_the_kind_of_peer(
+    negotiated: Negotiated, local_pref: int | None, as_path: str
+) -> None:
+    out, _ = agent()
+    peer = up(out, negotiated)
+    decoder = Decoder()
+    decoder.negotiated = replace(negotiated, peer_asn=negotiated.local_asn, local_asn=negotiated.peer_asn)
+    update = next(m for m in decoder.feed(bytes(peer.sent)) if isinstance(m, Update))
+    assert update.attributes is not None
+    assert (update.attributes.local_pref, str(update.attributes.as_path)) == (local_pref, as_path)
+
+
+def test_without_prefixes_there_is_still_an_end_of_rib() -> None:
+    out, _ = agent()
+    out.originate([])
+    assert up(out).told() == [END4, END6]
+
+
+def test_only_negotiated_families_are_spoken_of() -> None:
+    out, _ = agent()
+    peer = up(out, replace(SESSION, families=frozenset({Family.IPV6})))
+    assert peer.told() == [OURS[1], END6]
+    out.originate([])
+    assert peer.told() == [Withdraw(str(POD6))]
+
+
+def test_a_prefix_more_and_a_prefix_less() -> None:
+    out, _ = agent()
+    advertised: list[Prefix] = []
+    out.on_advertised = advertised.extend
+    peers = [up(out), up(out, IBGP, PeerName("192.0.2.3"))]
+    for peer in peers:
+        peer.told()
+    advertised.clear()
+    out.originate([MORE, POD6])
+    for peer in peers:
+        assert peer.told() == [Withdraw(str(POD)), Announce(str(MORE), "192.0.2.1")]
+    assert set(advertised) == {POD, MORE}
+    out.originate([MORE, POD6])
+    assert [peer.told() for peer in peers] == [[], []]
+
+
+def test_a_peer_that_is_gone_is_told_nothing() -> None:
+    out, _ = agent()
+    peer = up(out)
+    out.session_down(TOR)
+    peer.sent.clear()
+    out.originate([MORE])
+    out.addresses_changed()
+    out.refresh(TOR, Family.IPV4)
+    assert peer.sent == b""
+    assert (out.advertised(TOR, Family.IPV4), out.not_announced(TOR), out.targets()) == (0, (), [])
+
+
+def test_a_session_that_is_closing_is_told_nothing() -> None:
+    """Between the loss of the session and the word of it there is a moment without a negotiation."""
+    out, _ = agent()
+    peer = up(out)
+    peer.told()
+    peer.negotiated = None
+    out.originate([MORE])
+    assert peer.sent == b""
+
+
+@pytest.mark.parametrize("enhanced", [True, False])
+def test_a_refresh_gets_one_family_again_with_marks_where_they_are_known(enhanced: bool) -> None:
+    out, _ = agent()
+    peer = up(out, replace(SESSION, route_refresh=True, enhanced_route_refresh=enhanced))
+    peer.told()
+    out.refresh(TOR, Family.IPV6)
+    marks: list[object] = [
+        RouteRefresh(Family.IPV6, kind) for kind in (RefreshKind.BEGIN, RefreshKind.END) if enhanced
+    ]
+    assert peer.told() == [*marks[:1], OURS[1], *marks[1:]]
+
+
+def test_a_refresh_of_a_family_that_was_not_negotiated_is_not_answered() -> None:
+    out, _ = agent()
+    peer = up(out, replace(SESSION, families=frozenset({Family.IPV4})))
+    peer.told()
+    out.refresh(TOR, Family.IPV6)
+    assert peer.sent == b""
+
+
+# -- next hops --
+
+
+def test_a_family_without_a_next_hop_is_not_announced_and_the_reason_is_told() -> None:
+    out, node = agent("192.0.2.1")
+    with capture_logs() as logs:
+        peer = up(out)
+    assert peer.told() == [OURS[0], END4, END6]
+    ((family, reason),) = out.not_announced(TOR)
+    assert family is Family.IPV6
+    assert reason.startswith("the link of 192.0.2.1 has no ipv6 address: give the link one, or set")
+    assert [line["event"] for line in logs] == ["family not announced"]
+    assert (out.advertised(TOR, Family.IPV4), out.advertised(TOR, Family.IPV6)) == (1, 0)
+    node.addresses.append("2001:db8::1")
+    out.addresses_changed()
+    assert peer.told() == [OURS[1]]
+    assert (out.advertised(TOR, Family.IPV6), out.not_announced(TOR)) == (1, ())
+
+
+def test_a_next_hop_that_goes_withdraws_its_family() -> None:
+    out, node = agent()
+    peer = up(out)
+    peer.told()
+    node.addresses.remove("2001:db8::1")
+    out.addresses_changed()
+    assert peer.told() == [Withdraw(str(POD6))]
+    assert out.advertised(TOR, Family.IPV6) == 0
+    out.addresses_changed()
+    assert peer.told() == []
+
+
+def test_another_next_hop_is_announced_over_the_old_one() -> None:
+    out, node = agent()
+    peer = up(out)
+    peer.told()
+    node.addresses[1] = "2001:db8::7"
+    out.addresses_changed()
+    assert peer.told() == [Announce(str(POD6), "2001:db8::7")]
+
+
+def test_a_configured_next_hop_wins_and_changes_at_a_reload() -> None:
+    out, _ = agent(configured=ConfiguredNextHops(ipv4=parse_address("198.51.100.1")))
+    peer = up(out)
+    assert Announce(str(POD), "198.51.100.1") in peer.told()
+    out.configured = ConfiguredNextHops(ipv4=parse_address("198.51.100.2"))
+    out.originate([POD, POD6, MORE])
+    assert peer.told() == [Announce(str(POD), "198.51.100.2"), Announce(str(MORE), "198.51.100.2")]
+
+
+def test_ipv4_goes_over_ipv6_where_the_peer_can_take_it() -> None:
+    """RFC 8950: there is no IPv4 address on the link at all."""
+    session = replace(
+        SESSION, local_address=parse_address("2001:db8::1"), peer_address=parse_address("2001:db8::2")
+    )
+    out, _ = agent("2001:db8::1")
+    extended = replace(session, extended_next_hop=frozenset({Family.IPV4}))
+    assert up(out, extended).told() == [Announce(str(POD), "2001:db8::1"), END4, OURS[1], END6]
+    assert up(out, session, PeerName("2001:db8::3")).told() == [END4, OURS[1], END6]
+
+
+def test_targets_say_with_which_next_hop_each_peer_was_told() -> None:
+    out, _ = agent("192.0.2.1")
+    up(out)
+    (target,) = out.targets()
+    assert (target.peer, target.session) == (TOR, SESSION)
+    assert target.next_hops[Family.IPV4].address == parse_address("192.0.2.1")
+    assert target.next_hops[Family.IPV6].address is None
