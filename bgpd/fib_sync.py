@@ -34,7 +34,7 @@ from bgpd.kernel.netlink import Flushed, KernelSnapshot, Surroundings
 from bgpd.meters import Meters
 from routes.fib import UNREACHABLE, Applied, Delta, Failure, Fib, FibEntry
 from routes.loc_rib import Change
-from routes.next_hop import ResolveOptions, Resolver, changed, losses
+from routes.next_hop import ResolveOptions, Resolver, losses
 from routes.path import Path, PeerKind
 from routes.prefix import Address, Family, Prefix, family_of
 
@@ -69,6 +69,8 @@ class _Shape(NamedTuple):
     entry: FibEntry | None
 
 
+UNRESOLVED = _Shape(None, None)
+
 _Key = tuple[Address, Address | None, int]
 """Next hop, link-local next hop, link of the session."""
 
@@ -100,6 +102,8 @@ class FibSync:
         self._loop = asyncio.get_running_loop()
         self._worker = ThreadPoolExecutor(1, "kernel")
         self._shapes: dict[int, dict[_Key, _Shape]] = {4: {}, 16: {}}
+        self._forgotten = False
+        """Whether paths may exist whose next hop is not in `_shapes`."""
         self._run_planned = False
         self._busy = False
         self._waiting_since = inf
@@ -173,13 +177,12 @@ class FibSync:
     def changed(self, changes: Sequence[Change], *, hold: bool) -> None:
         """Take the changes of the Loc-RIB (`ChangeSink`)."""
         wanted: dict[Prefix, FibEntry | None] = {}
-        shapes = self._shapes
+        shapes, local = self._shapes, PeerKind.LOCAL
         for nlri, _, after in changes:
             if len(after) == 1:
                 _, attributes, source, _ = after[0]
-                key = (attributes.next_hop, attributes.link_local, source.ifindex)
-                shape = shapes[len(nlri[0])].get(key)
-                if shape is not None and source.kind is not PeerKind.LOCAL:
+                shape = shapes[len(nlri[0])].get((attributes.next_hop, attributes.link_local, source.ifindex))
+                if shape is not None and source.kind is not local:
                     wanted[nlri] = shape.entry
                     continue
             wanted[nlri] = self._entry(nlri, after)
@@ -206,10 +209,7 @@ class FibSync:
 
     def cost(self, path: Path) -> int | None:
         """The interior cost of a path's next hop; None when it is unresolved (`routes.decision.Cost`)."""
-        nlri, attributes, source, _ = path
-        key = (attributes.next_hop, attributes.link_local, source.ifindex)
-        shape = self._shapes[len(nlri[0])].get(key)
-        return self._shape_of(path).cost if shape is None else shape.cost
+        return self._shape_of(path).cost
 
     def why_unresolved(self, path: Path) -> str:
         """Why the next hop of a path can't be used, in a sentence."""
@@ -217,24 +217,23 @@ class FibSync:
         return self.resolver.resolve(attributes.next_hop, attributes.link_local, path.source.ifindex).reason
 
     def _shape_of(self, path: Path) -> _Shape:
-        size = len(path.nlri.address)
+        nlri, attributes, source, _ = path
+        size = len(nlri.address)
         shapes = self._shapes[size]
-        key = (path.attributes.next_hop, path.attributes.link_local, path.source.ifindex)
+        key = (attributes.next_hop, attributes.link_local, source.ifindex)
         shape = shapes.get(key)
         if shape is None:
             if len(shapes) >= MEMO_LIMIT:
-                for memo in self._shapes.values():
-                    memo.clear()
-                self._take_surroundings(self._surroundings)
+                shapes.clear()
+                self._forgotten = True
             shape = shapes[key] = self._resolved(key, size)
         return shape
 
     def _resolved(self, key: _Key, size: int) -> _Shape:
-        resolution = self.resolver.resolve(*key)
-        if not resolution.hop:
-            return _Shape(None, None)
-        hops = resolution.hop[: self.config.multipath]
-        return _Shape(resolution.cost, FibEntry.of(hops, self._preferred_source(size)))
+        hops, cost, _ = self.resolver.resolve(*key)
+        if not hops:
+            return UNRESOLVED
+        return _Shape(cost, FibEntry.of(hops[: self.config.multipath], self._preferred_source(size)))
 
     def interface_of(self, address: Address) -> int:
         """The interface that holds an address; 0 when none does."""
@@ -446,16 +445,19 @@ class FibSync:
 
     def _resolve_again(self, old: Resolver) -> None:
         """Forget the shapes that are another now, and have their prefixes decided again."""
-        known = {key for shapes in self._shapes.values() for key in shapes}
-        different = set(changed(old, self.resolver, known))
-        for shapes in self._shapes.values():
-            for key in different & shapes.keys():
+        different: set[Address] = set()
+        for size, shapes in self._shapes.items():
+            for key in [key for key, shape in shapes.items() if shape != self._resolved(key, size)]:
                 del shapes[key]
+                different.update(address for address in key[:2] if address is not None)
         if old.addresses != self.resolver.addresses:
             self.on_addresses()
-        if different:
+        if self._forgotten:
+            self._forgotten = False
+            self.on_next_hops(None)
+        elif different:
             log.info("next hops resolve differently", count=len(different))
-            self.on_next_hops({address for key in different for address in key[:2] if address is not None})
+            self.on_next_hops(different)
         for fib in (self.learned, self.own):
             fib.retry_blocked()
         self.plan_run()

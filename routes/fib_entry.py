@@ -52,7 +52,10 @@ class FibEntry(NamedTuple):
 
     @classmethod
     def of(cls, hops: Iterable[Hop], preferred_source: Address | None = None, odd: bytes = b"") -> FibEntry:
-        return cls(tuple(sorted(set(hops), key=_hop_order)), preferred_source, odd)
+        ordered = tuple(hops)
+        if len(ordered) > 1:
+            ordered = tuple(sorted(set(ordered), key=_hop_order))
+        return cls(ordered, preferred_source, odd)
 
     def __str__(self) -> str:
         source = f" src {format_address(self.preferred_source)}" if self.preferred_source else ""

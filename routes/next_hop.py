@@ -1,23 +1,26 @@
 """Next-hop resolution (RFC 4271 section 9.1.2.1): which link and gateway lead to a BGP next hop.
 
-Owns one immutable snapshot of what the kernel said about links, addresses and the routes of others, and
-the answers found in it.  Our own routes are never part of it, so a path can't resolve through itself or
-through another path.  A gateway route is followed once: the kernel accepts only gateways that are
-themselves on a link.  Every failure carries its reason, because the API shows it.
+Owns one immutable snapshot of what the kernel said about links, addresses and the routes of others.  Our
+own routes are never part of it, so a path can't resolve through itself or through another path.  A gateway
+route is followed once: the kernel accepts only gateways that are themselves on a link.  Every failure
+carries its reason, because the API shows it.
 
-It must never touch the kernel or keep state from one snapshot to the next; `changed` compares two.
+It must never touch the kernel, keep state from one snapshot to the next, or remember answers: peers may ask
+for next hops without end, and the caller has a bounded memory.
 RFC 2545 section 3 (link-local next hops), RFC 8950 (IPv6 next hops of IPv4 prefixes: nothing here depends
 on the prefix).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from enum import Enum
 from typing import NamedTuple
 
 from routes.fib_entry import Hop, protocol_name
 from routes.prefix import Address, Prefix, format_address, is_link_local
+
+_new = tuple.__new__  # a NamedTuple's own constructor takes twice as long, and nodes have next hops each
 
 
 class Link(NamedTuple):
@@ -78,10 +81,20 @@ class Resolution(NamedTuple):
     """Why it is unresolved, in a sentence; empty when it is not."""
 
 
-class _Query(NamedTuple):
-    next_hop: Address
-    link_local: Address | None
-    ifindex: int
+class _Way(NamedTuple):
+    """What a route means for every next hop that it leads to."""
+
+    connected: bool
+    hops: tuple[Hop, ...]
+    """The usable ones; without a gateway, the next hop itself is on the link."""
+    cost: int
+    fault: str
+    """Why there are none, with `_NEXT_HOP` in the place of the next hop."""
+
+
+_NEXT_HOP = "<next hop>"
+"""No link has such a name."""
+_NO_WAY = _Way(connected=False, hops=(), cost=0, fault=f"no route leads to {_NEXT_HOP}")
 
 
 def _unresolved(reason: str) -> Resolution:
@@ -107,18 +120,11 @@ class Resolver:
         self._tables = {4: _LongestMatch(4), 16: _LongestMatch(16)}
         for route in routes:
             self._tables[len(route.prefix.address)].add(route)
-        self._answers: dict[_Query, Resolution] = {}
+        self._faults = {link.ifindex: _fault(link) for link in self.links.values()}
+        self._ways: dict[Prefix, _Way] = {}
 
     def resolve(self, next_hop: Address, link_local: Address | None, ifindex: int) -> Resolution:
         """Where this next hop leads; `ifindex` is the link of the session that it came over, or 0."""
-        query = _Query(next_hop, link_local, ifindex)
-        answer = self._answers.get(query)
-        if answer is None:
-            self._answers[query] = answer = self._resolve(query)
-        return answer
-
-    def _resolve(self, query: _Query) -> Resolution:
-        next_hop, link_local, ifindex = query
         if is_link_local(next_hop) or (not any(next_hop) and link_local is not None):
             next_hop = link_local = link_local or next_hop
             if not ifindex:
@@ -127,44 +133,59 @@ class Resolver:
         if not any(next_hop):
             return _unresolved(f"{format_address(next_hop)} is no address of a router")
         own = next_hop != link_local and next_hop in self._own
-        if own or (ifindex, link_local) in self._own_on_link:
+        if own or (link_local is not None and (ifindex, link_local) in self._own_on_link):
             return _unresolved(f"{format_address(next_hop)} is an address of this node")
         if link_local is not None and ifindex:
-            return self._usable((Hop(link_local, ifindex),), 0)
+            return self._over_link(Hop(link_local, ifindex))
         return self._through_routes(next_hop, ifindex)
 
     def _through_routes(self, next_hop: Address, ifindex: int) -> Resolution:
-        options, text = self.options, format_address(next_hop)
         route = self._tables[len(next_hop)].find(next_hop)
-        connected = route is not None and any(hop.gateway is None for hop in route.hops)
-        if not connected and any(prefix.covers(next_hop) for prefix in options.onlink):
+        way = _NO_WAY if route is None else self._ways.get(route.prefix) or self._new_way(route)
+        connected, hops, cost, fault = way
+        onlink = self.options.onlink
+        if onlink and not connected and any(prefix.covers(next_hop) for prefix in onlink):
             if not ifindex:
+                text = format_address(next_hop)
                 return _unresolved(f"{text} is configured as on-link, and the session is not bound to a link")
-            return self._usable((Hop(next_hop, ifindex, onlink=True),), 0)
-        if route is None:
-            return _unresolved(f"no route leads to {text}")
-        if route.kind is not RouteKind.UNICAST:
-            return _unresolved(f"the route {_named(route)} to {text} is {route.kind.value}")
-        if route.prefix.length == 0 and not options.via_default:
-            return _unresolved(f"only the default route leads to {text}, and resolve_via_default is off")
-        hops = [hop if hop.gateway is not None else Hop(next_hop, hop.ifindex) for hop in route.hops]
-        return self._usable(hops, 0 if connected else 1 + route.metric)
+            return self._over_link(Hop(next_hop, ifindex, onlink=True))
+        if fault:
+            return _unresolved(fault.replace(_NEXT_HOP, format_address(next_hop)))
+        if connected:
+            hops = tuple([_new(Hop, (next_hop, hop[1], False)) if hop[0] is None else hop for hop in hops])
+        return _new(Resolution, (hops, cost, ""))
 
-    def _usable(self, hops: Sequence[Hop], cost: int) -> Resolution:
-        """The hops whose links can carry packets."""
-        faults = [self._fault(hop.ifindex) for hop in hops]
-        usable = tuple(hop for hop, fault in zip(hops, faults, strict=True) if not fault)
+    def _over_link(self, hop: Hop) -> Resolution:
+        fault = self._fault(hop.ifindex)
+        return _unresolved(fault) if fault else Resolution((hop,), 0, "")
+
+    def _new_way(self, route: ForeignRoute) -> _Way:
+        way = self._ways[route.prefix] = self._way(route)
+        return way
+
+    def _way(self, route: ForeignRoute) -> _Way:
+        connected = any(hop.gateway is None for hop in route.hops)
+        if route.kind is not RouteKind.UNICAST:
+            return _Way(connected, (), 0, f"the route {_named(route)} to {_NEXT_HOP} is {route.kind.value}")
+        if route.prefix.length == 0 and not self.options.via_default:
+            fault = f"only the default route leads to {_NEXT_HOP}, and resolve_via_default is off"
+            return _Way(connected, (), 0, fault)
+        usable = tuple(hop for hop in route.hops if not self._fault(hop.ifindex))
         if not usable:
-            return _unresolved("; ".join(dict.fromkeys(faults)) or "the route has no usable next hop")
-        return Resolution(usable, cost, "")
+            faults = dict.fromkeys(self._fault(hop.ifindex) for hop in route.hops)
+            return _Way(connected, (), 0, "; ".join(faults) or "the route has no usable next hop")
+        return _Way(connected, usable, 0 if connected else 1 + route.metric, "")
 
     def _fault(self, ifindex: int) -> str:
-        link = self.links.get(ifindex)
-        if link is None:
-            return f"link {ifindex} does not exist"
-        if not link.up:
-            return f"link {link.name} is down"
-        return "" if link.lower_up else f"link {link.name} has no carrier"
+        """Why a link can't carry packets; empty when it can."""
+        fault = self._faults.get(ifindex)
+        return f"link {ifindex} does not exist" if fault is None else fault
+
+
+def _fault(link: Link) -> str:
+    if not link.up:
+        return f"link {link.name} is down"
+    return "" if link.lower_up else f"link {link.name} has no carrier"
 
 
 def _named(route: ForeignRoute) -> str:
@@ -197,13 +218,6 @@ class _LongestMatch:
             if route is not None:
                 return route
         return None
-
-
-def changed(
-    old: Resolver, new: Resolver, next_hops: Iterable[tuple[Address, Address | None, int]]
-) -> list[tuple[Address, Address | None, int]]:
-    """The next hops, as the arguments of `resolve`, that the two snapshots resolve differently."""
-    return [each for each in next_hops if old.resolve(*each) != new.resolve(*each)]
 
 
 class Losses(NamedTuple):

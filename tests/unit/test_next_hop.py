@@ -12,7 +12,6 @@ from routes.next_hop import (
     ResolveOptions,
     Resolver,
     RouteKind,
-    changed,
     losses,
 )
 from routes.prefix import Prefix, parse_address
@@ -137,13 +136,6 @@ def test_a_next_hop_that_is_configured_on_link_needs_no_route() -> None:
     assert "not bound to a link" in node.resolve(parse_address("172.20.0.1"), None, 0).reason
     assert node.resolve(parse_address("172.20.0.1"), None, DOWN).reason == "link eth2 is down"
     assert node.resolve(parse_address("192.0.2.7"), None, ETH1).hop == (hop("192.0.2.7", ETH0),)
-
-
-def test_snapshots_tell_which_next_hops_resolve_differently() -> None:
-    dark = Resolver((LINKS[0]._replace(lower_up=False), *LINKS[1:]), ADDRESSES, ROUTES)
-    direct = (parse_address("192.0.2.7"), None, 0)
-    unknown = (parse_address("10.0.0.1"), None, 0)
-    assert changed(resolver(), dark, [direct, unknown]) == [direct]
 
 
 def test_snapshots_tell_what_was_lost() -> None:
