@@ -1,108 +1,449 @@
-"""What the agent remembers of next hops, and whom it tells when they resolve differently."""
+"""The kernel side of an agent, on a fake kernel that refuses, forgets, and is changed by others."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+import errno
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
+from structlog.testing import capture_logs
 
 from bgpd import fib_sync
 from bgpd.config import FibConfig
-from bgpd.fib_sync import FibSync
-from bgpd.kernel.monitor import Monitor
-from bgpd.kernel.netlink import Flushed, KernelSnapshot, Surroundings
+from bgpd.fib_sync import BATCH, INLINE, FibSync
+from bgpd.kernel.monitor import ForeignRoutesChanged, LinksChanged, Overrun
 from bgpd.meters import Meters
-from routes.fib import Applied, Delta, Hop
-from routes.next_hop import ForeignRoute, Link, RouteKind
-from routes.path import EMPTY_AS_PATH, Origin, Path, PathAttributes, PeerKind, PeerName, Source
-from routes.prefix import Address, Prefix, parse_address
+from routes import fib as fib_module
+from routes.fib import UNREACHABLE, Failure, Hop
+from routes.loc_rib import Change
+from routes.path import EMPTY_AS_PATH, LOCAL_PEER, Origin, Path, PathAttributes, PeerKind, PeerName, Source
+from routes.prefix import Address, Family, Prefix, parse_address
+from tests.fakes.fake_kernel_port import ETH0, OURS, FakePort, connected, via
+from tests.fakes.sessions import run, until
 
-LINKS = (Link(2, "eth0", up=True, lower_up=True), Link(3, "eth1", up=True, lower_up=True))
-ROUTES = tuple(
-    ForeignRoute(Prefix.parse(prefix), 0, 2, RouteKind.UNICAST, (Hop(None, ifindex),))
-    for prefix, ifindex in (("192.0.2.0/25", 2), ("192.0.2.128/25", 3))
-)
-LEFT, RIGHT, NOWHERE = (parse_address(text) for text in ("192.0.2.1", "192.0.2.129", "203.0.113.1"))
-SOURCE = Source(PeerName("p"), PeerKind.IBGP, 65000, 1, LEFT)
-
-
-class FakeKernel:
-    """Has the surroundings that the test set."""
-
-    def __init__(self) -> None:
-        self.links = LINKS
-
-    def snapshot(self) -> KernelSnapshot:
-        return KernelSnapshot({20: {}, 4278198272: {}}, self.links, (), ROUTES)
-
-    def surroundings(self) -> Surroundings:
-        return Surroundings(self.links, (), ROUTES)
-
-    def apply(self, _: Delta) -> Applied:
-        return Applied()
-
-    def flush(self) -> Flushed:
-        return Flushed(0, 0, ())
-
-    def monitor(self) -> Monitor:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        pass
+POD, POD6, OTHER = Prefix.parse("10.1.0.0/24"), Prefix.parse("fd01::/64"), Prefix.parse("10.2.0.0/24")
+PEER = Source(PeerName("192.0.2.9"), PeerKind.IBGP, 65000, 9, parse_address("192.0.2.9"), ETH0)
+SELF = Source(LOCAL_PEER, PeerKind.LOCAL, 65000, 1, Address(bytes(4)))
+QUICK = 0.03
 
 
-def path(next_hop: Address) -> Path:
-    return Path(Prefix.parse("10.0.0.0/24"), PathAttributes(Origin.IGP, EMPTY_AS_PATH, next_hop), SOURCE)
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries come soon."""
+    for module in (fib_sync, fib_module):
+        monkeypatch.setattr(module, "FIRST_RETRY", QUICK)
+        monkeypatch.setattr(module, "LAST_RETRY", 4 * QUICK)
+    monkeypatch.setattr(fib_sync, "DEBOUNCE", 0.001)
 
 
-def told(
-    next_hops: Iterable[Address], change: Callable[[FakeKernel, FibConfig], FibConfig]
-) -> list[set[Address] | None]:
-    """What `on_next_hops` hears when these were asked for and then something changes."""
-
-    async def play() -> list[set[Address] | None]:
-        kernel = FakeKernel()
-        heard: list[set[Address] | None] = []
-        sync = FibSync(kernel, FibConfig(), Meters())
-        sync.on_next_hops = heard.append
-        sync.options_changed(sync.config)
-        await asyncio.sleep(fib_sync.DEBOUNCE * 2)
-        for next_hop in next_hops:
-            sync.cost(path(next_hop))
-        heard.clear()
-        sync.options_changed(change(kernel, sync.config))
-        await asyncio.sleep(fib_sync.DEBOUNCE * 2)
-        await sync.stop(flush=False)
-        return heard
-
-    return asyncio.run(play())
+def path(nlri: Prefix, next_hop: str, source: Source = PEER) -> Path:
+    return Path(nlri, PathAttributes(Origin.IGP, EMPTY_AS_PATH, parse_address(next_hop)), source)
 
 
-def no_carrier(kernel: FakeKernel, config: FibConfig) -> FibConfig:
-    kernel.links = (LINKS[0], LINKS[1]._replace(lower_up=False))
-    return config
+def selected(nlri: Prefix, *next_hops: str) -> Change:
+    """The Loc-RIB's word that the prefix is reached over these; over none, that it is gone."""
+    return Change(nlri, (), tuple(path(nlri, each) for each in next_hops))
 
 
-def other_source(_: FakeKernel, config: FibConfig) -> FibConfig:
-    return replace(config, preferred_source_ipv4=LEFT)
+@asynccontextmanager
+async def node(
+    port: FakePort | None = None, config: FibConfig | None = None, hold_until: float = 0.0
+) -> AsyncIterator[tuple[FakePort, FibSync]]:
+    port = port or FakePort()
+    sync = FibSync(port, config or FibConfig(hold_time=QUICK), Meters())
+    sync.start(asyncio.get_running_loop().time() + hold_until)
+    try:
+        yield port, sync
+    finally:
+        if not port.closed:
+            await sync.stop(flush=False)
 
 
-def nothing(_: FakeKernel, config: FibConfig) -> FibConfig:
-    return config
+async def settled(sync: FibSync) -> None:
+    await until(lambda: sync.idle)
+
+
+# -- from the Loc-RIB into the kernel --
+
+
+def test_a_change_is_in_the_kernel_in_the_next_turn() -> None:
+    async def story() -> None:
+        async with node() as (port, sync):
+            sync.changed([selected(POD, "192.0.2.2"), selected(POD6, "fd00::2")], hold=False)
+            await asyncio.sleep(0)
+            assert port.learned.entries() == {POD: via("192.0.2.2"), POD6: via("fd00::2")}
+            sync.changed([selected(POD, "192.0.2.3"), selected(POD6)], hold=False)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert port.learned.entries() == {POD: via("192.0.2.3")}
+
+    run(story)
+
+
+@pytest.mark.parametrize("count", [INLINE, INLINE + 1, BATCH + 1])
+def test_any_number_of_changes_is_applied(count: int) -> None:
+    """Few in the loop, more in the worker, many in several batches."""
+    prefixes = [Prefix.parse(f"{ip_address(0x0B00_0000 + (at << 8))}/24") for at in range(count)]
+
+    async def story() -> None:
+        async with node() as (port, sync):
+            sync.changed([selected(nlri, "192.0.2.2") for nlri in prefixes], hold=False)
+            await settled(sync)
+            assert port.learned.entries() == dict.fromkeys(prefixes, via("192.0.2.2"))
+            assert max(delta.size for delta in port.applied) <= BATCH
+
+    run(story)
+
+
+def test_what_changes_while_the_worker_is_busy_is_applied_after() -> None:
+    prefixes = [Prefix.parse(f"11.{at}.0.0/16") for at in range(INLINE + 1)]
+
+    async def story() -> None:
+        async with node() as (port, sync):
+            sync.changed([selected(nlri, "192.0.2.2") for nlri in prefixes], hold=False)
+            await asyncio.sleep(0)
+            sync.changed([selected(nlri, "192.0.2.3") for nlri in prefixes[1:]], hold=False)
+            sync.changed([selected(prefixes[0])], hold=False)
+            await settled(sync)
+            assert port.learned.entries() == dict.fromkeys(prefixes[1:], via("192.0.2.3"))
+
+    run(story)
 
 
 @pytest.mark.parametrize(
-    ("change", "expected"),
-    [(nothing, []), (no_carrier, [{RIGHT}]), (other_source, [{LEFT, RIGHT}])],
+    ("config", "next_hops", "entry"),
+    [
+        (FibConfig(), ("192.0.2.3", "192.0.2.2"), via("192.0.2.2", "192.0.2.3")),
+        (FibConfig(multipath=1), ("192.0.2.3", "192.0.2.2"), via("192.0.2.3")),
+        (FibConfig(), ("203.0.113.1", "192.0.2.2"), via("192.0.2.2")),
+        (FibConfig(), ("203.0.113.1",), None),
+        (FibConfig(), ("203.0.113.1", "203.0.113.2"), None),
+        (
+            FibConfig(preferred_source_ipv4=parse_address("192.0.2.1")),
+            ("192.0.2.2",),
+            via("192.0.2.2", source="192.0.2.1"),
+        ),
+        (FibConfig(preferred_source_ipv6=parse_address("fd00::1")), ("192.0.2.2",), via("192.0.2.2")),
+    ],
 )
-def test_whoever_decides_hears_of_next_hops_that_resolve_differently(
-    change: Callable[[FakeKernel, FibConfig], FibConfig], expected: list[set[Address] | None]
-) -> None:
-    assert told((LEFT, RIGHT, NOWHERE), change) == expected
+def test_selected_paths_make_an_entry(config: FibConfig, next_hops: tuple[str, ...], entry: object) -> None:
+    async def story() -> None:
+        async with node(config=config) as (port, sync):
+            sync.changed([selected(POD, *next_hops)], hold=False)
+            await settled(sync)
+            assert port.learned.entries().get(POD) == entry
+
+    run(story)
 
 
-def test_when_next_hops_were_forgotten_everything_is_decided_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fib_sync, "MEMO_LIMIT", 2)
-    assert told((LEFT, RIGHT, NOWHERE), no_carrier) == [None]
+def test_why_a_next_hop_can_not_be_used() -> None:
+    async def story() -> None:
+        async with node() as (_, sync):
+            away, near = path(POD, "203.0.113.1"), path(POD, "192.0.2.2")
+            assert (sync.cost(away), sync.cost(near)) == (None, 0)
+            assert sync.why_unresolved(away) == "no route leads to 203.0.113.1"
+            assert sync.why_unresolved(near) == ""
+
+    run(story)
+
+
+def test_own_prefixes_are_unreachable_and_never_learned() -> None:
+    async def story() -> None:
+        async with node() as (port, sync):
+            sync.originate([POD, POD6])
+            sync.changed([Change(POD, (), (path(POD, "0.0.0.0", SELF),))], hold=False)
+            await settled(sync)
+            assert port.own.entries() == {POD: UNREACHABLE, POD6: UNREACHABLE}
+            assert port.learned.entries() == {}
+            sync.originate([POD6])
+            await settled(sync)
+            assert port.own.entries() == {POD6: UNREACHABLE}
+
+    run(story)
+
+
+# -- across a restart --
+
+
+def test_what_is_found_is_adopted_and_what_nobody_wants_goes_when_it_is_released() -> None:
+    async def story() -> None:
+        port = FakePort()
+        port.learned.put(POD, OURS, via("192.0.2.2"))
+        port.learned.put(OTHER, OURS, via("192.0.2.2"))
+        async with node(port, hold_until=60) as (_, sync):
+            sync.changed([selected(POD, "192.0.2.2")], hold=False)
+            await settled(sync)
+            assert port.applied == []
+            assert sync.learned.held == 1
+            sync.release_held(asyncio.get_running_loop().time() + QUICK)
+            await until(lambda: port.learned.entries() == {POD: via("192.0.2.2")})
+
+    run(story)
+
+
+def test_the_families_of_the_entries_that_were_found_are_told() -> None:
+    async def story() -> None:
+        port = FakePort()
+        port.learned.put(POD6, OURS, via("fd00::2"))
+        port.own.put(POD, OURS, UNREACHABLE)
+        sync = FibSync(port, FibConfig(), Meters())
+        assert sync.start(0.0) == frozenset({Family.IPV6})
+        await settled(sync)
+        assert port.own.entries() == {}, "nobody advertises it any more"
+        await sync.stop(flush=False)
+        assert port.closed
+        assert port.events.closed
+
+    run(story)
+
+
+def test_what_is_withdrawn_after_a_peers_restart_stays_for_the_hold_time() -> None:
+    async def story() -> None:
+        async with node(config=FibConfig(hold_time=5 * QUICK)) as (port, sync):
+            loop = asyncio.get_running_loop()
+            sync.changed([selected(POD, "192.0.2.2")], hold=False)
+            await settled(sync)
+            withdrawn_at = loop.time()
+            sync.changed([selected(POD)], hold=True)
+            await settled(sync)
+            assert (sync.learned.state(POD).held, sync.learned.state(POD).reason) == (True, "kept as stale")
+            await until(lambda: port.learned.entries() == {})
+            assert loop.time() - withdrawn_at >= 5 * QUICK
+
+    run(story)
+
+
+@pytest.mark.parametrize("flush", [True, False])
+def test_the_end_changes_nothing_but_what_it_is_told(flush: bool) -> None:
+    async def story() -> None:
+        async with node() as (port, sync):
+            sync.changed([selected(POD, "192.0.2.2")], hold=False)
+            await settled(sync)
+            sync.freeze()
+            sync.changed([selected(POD)], hold=False)
+            await asyncio.sleep(QUICK)
+            assert port.learned.entries() == {POD: via("192.0.2.2")}
+            flushed = await sync.stop(flush=flush)
+            assert (flushed is not None and flushed.removed == 1) is flush
+            assert port.closed
+
+    run(story)
+
+
+# -- faults --
+
+
+def test_what_the_kernel_refuses_is_told_counted_and_tried_again() -> None:
+    async def story() -> None:
+        async with node() as (port, sync):
+            port.learned.refusals[POD] = Failure(errno.ENETUNREACH, "Nexthop has invalid gateway")
+            with capture_logs() as logs:
+                sync.changed([selected(POD, "192.0.2.2"), selected(OTHER, "192.0.2.2")], hold=False)
+                await settled(sync)
+            assert port.learned.entries() == {OTHER: via("192.0.2.2")}
+            assert sync.learned.state(POD).reason == "Nexthop has invalid gateway"
+            assert sync.error == "", "the kernel as a whole is well"
+            (line,) = [line for line in logs if line["log_level"] == "warning"]
+            assert (line["event"], line["first"], line["reason"]) == (
+                "kernel refused entries",
+                "10.1.0.0/24",
+                "Nexthop has invalid gateway",
+            )
+            tries = len(port.applied)
+            await until(lambda: len(port.applied) >= tries + 2)
+            port.learned.refusals.clear()
+            await until(lambda: POD in port.learned.entries())
+            assert sync.learned.state(POD).installed
+            meters = sync._meters.kernel_operations  # noqa: SLF001  what the metrics read
+            assert meters["create", "ok"] == 2
+            assert meters["create", "ENETUNREACH"] >= 3
+
+    run(story)
+
+
+def test_retries_become_rare() -> None:
+    async def story() -> None:
+        async with node() as (port, sync):
+            port.learned.refusals[POD] = Failure(errno.EINVAL, "Invalid argument")
+            sync.changed([selected(POD, "192.0.2.2")], hold=False)
+            await asyncio.sleep(20 * QUICK)
+            assert 3 <= len(port.applied) <= 9
+
+    run(story)
+
+
+@pytest.mark.parametrize("count", [1, INLINE + 1], ids=["in the loop", "in the worker"])
+@pytest.mark.parametrize("faults", [1, 3])
+def test_an_apply_that_fails_as_a_whole_is_made_up_for(count: int, faults: int) -> None:
+    """What was done is unknown: everything is read again, and the rest is done."""
+    prefixes = [Prefix.parse(f"11.{at}.0.0/16") for at in range(count)]
+
+    async def story() -> None:
+        async with node() as (port, sync):
+            port.faults["apply"] = faults
+            with capture_logs() as logs:
+                sync.changed([selected(nlri, "192.0.2.2") for nlri in prefixes], hold=False)
+                await until(lambda: sync.error != "")
+                assert sync.error == "netlink apply: No buffer space available"
+                assert sync.learned.state(prefixes[0]).reason == sync.error
+                await until(lambda: len(port.learned.entries()) == count)
+            await until(lambda: sync.error == "")
+            assert {line["event"] for line in logs if line["log_level"] == "error"} == {
+                "the kernel can't be changed"
+            }
+            assert all(sync.learned.state(nlri).installed for nlri in prefixes)
+
+    run(story)
+
+
+@pytest.mark.parametrize("method", ["snapshot", "surroundings"])
+def test_a_read_that_fails_is_repeated(method: str) -> None:
+    async def story() -> None:
+        async with node() as (port, sync):
+            sync.changed([selected(POD, "192.0.2.2")], hold=False)
+            await settled(sync)
+            port.faults[method] = 2
+            if method == "snapshot":
+                port.learned.lose(POD)
+                port.events.put(Overrun("notifications were lost"))
+            else:
+                port.routes = port.routes[1:]
+                port.events.put(ForeignRoutesChanged())
+            await until(lambda: sync.error != "")
+            assert sync.error == f"netlink {method}: No buffer space available"
+            await until(lambda: sync.error == "")
+            if method == "snapshot":
+                await until(lambda: port.learned.entries() == {POD: via("192.0.2.2")})
+            else:
+                assert sync.cost(path(POD, "192.0.2.2")) is None
+
+    run(story)
+
+
+def test_a_monitor_that_lost_notifications_means_to_read_everything_again() -> None:
+    """ENOBUFS: meanwhile one entry went, one was changed, and one came that nobody wants."""
+
+    async def story() -> None:
+        async with node() as (port, sync):
+            wanted = {POD: via("192.0.2.2"), POD6: via("fd00::2")}
+            sync.changed([selected(POD, "192.0.2.2"), selected(POD6, "fd00::2")], hold=False)
+            await settled(sync)
+            port.learned.lose(POD)
+            port.learned.put(POD6, OURS, via("fd00::66"))
+            port.learned.put(OTHER, OURS, via("192.0.2.66"))
+            with capture_logs() as logs:
+                port.events.put(Overrun("notifications were lost: No buffer space available"))
+                await until(lambda: port.learned.entries() == wanted)
+            assert any(line["event"].startswith("kernel notifications were lost") for line in logs)
+            assert sync._meters.kernel_resyncs["overrun"] == 1  # noqa: SLF001  what the metrics read
+
+    run(story)
+
+
+# -- what others do --
+
+
+def test_an_entry_that_others_delete_or_change_is_mended() -> None:
+    async def story() -> None:
+        async with node() as (port, sync):
+            sync.changed([selected(POD, "192.0.2.2"), selected(OTHER, "192.0.2.2")], hold=False)
+            await settled(sync)
+            watched: list[Prefix] = []
+            sync.watched, sync.on_changed = (lambda: True), watched.extend
+            port.others_delete(POD)
+            port.others_put(OTHER, OURS, via("192.0.2.66"))
+            await until(lambda: len(set(watched)) == 2)
+            await until(lambda: port.learned.entries() == dict.fromkeys((POD, OTHER), via("192.0.2.2")))
+
+    run(story)
+
+
+def test_a_foreign_route_in_our_place_blocks_until_it_goes() -> None:
+    async def story() -> None:
+        async with node() as (port, sync):
+            port.learned.put(POD, 186, via("192.0.2.66"))
+            sync.changed([selected(POD, "192.0.2.2")], hold=False)
+            await settled(sync)
+            assert "186 (bgp)" in sync.learned.state(POD).reason
+            await asyncio.sleep(5 * QUICK)
+            assert port.learned.routes[POD].protocol == 186
+            assert port.learned.taken_from_others == []
+            port.others_delete(POD)
+            await until(lambda: port.learned.entries() == {POD: via("192.0.2.2")})
+
+    run(story)
+
+
+def test_a_lost_link_is_told_before_anything_is_decided_and_read_for_what_went_in_silence() -> None:
+    async def story() -> None:
+        async with node() as (port, sync):
+            told: list[set[Address] | None] = []
+            sync.on_next_hops = told.append
+            sync.changed([selected(POD, "192.0.2.2")], hold=False)
+            await settled(sync)
+            up = port.links
+            port.links = [up[0]._replace(lower_up=False)]
+            port.learned.lose(POD)
+            port.events.put(LinksChanged())
+            await until(lambda: told != [])
+            assert told == [{parse_address("192.0.2.2")}]
+            assert sync.cost(path(POD, "192.0.2.2")) is None
+            assert sync.why_unresolved(path(POD, "192.0.2.2")) == "link eth0 has no carrier"
+            port.links = up
+            port.events.put(LinksChanged())
+            await until(lambda: len(told) == 2)
+            assert sync.cost(path(POD, "192.0.2.2")) == 0
+            await until(lambda: POD in port.learned.entries())
+
+    run(story)
+
+
+def test_a_new_address_is_told_and_an_address_of_our_own_is_no_next_hop() -> None:
+    async def story() -> None:
+        async with node() as (port, sync):
+            told: list[frozenset[Address]] = []
+            sync.on_addresses = lambda: told.append(sync.own_addresses)
+            new = port.addresses[0]._replace(address=parse_address("192.0.2.2"))
+            assert sync.cost(path(POD, "192.0.2.2")) == 0
+            port.addresses.append(new)
+            port.events.put(LinksChanged())
+            await until(lambda: told != [])
+            assert parse_address("192.0.2.2") in told[0]
+            assert sync.interface_of(parse_address("192.0.2.2")) == ETH0
+            assert sync.interface_of(parse_address("192.0.2.77")) == 0
+            assert parse_address("192.0.2.2") in sync.addresses_on(ETH0)
+            assert sync.why_unresolved(path(POD, "192.0.2.2")) == "192.0.2.2 is an address of this node"
+
+    run(story)
+
+
+def test_a_changed_option_resolves_again() -> None:
+    async def story() -> None:
+        async with node() as (port, sync):
+            port.routes.append(
+                connected("0.0.0.0/0")._replace(hops=(Hop(parse_address("192.0.2.254"), ETH0),))
+            )
+            port.events.put(ForeignRoutesChanged())
+            await until(lambda: "default route" in sync.why_unresolved(path(POD, "203.0.113.1")))
+            sync.options_changed(replace(sync.config, resolve_via_default=True))
+            await until(lambda: sync.cost(path(POD, "203.0.113.1")) is not None)
+
+    run(story)
+
+
+def test_what_the_entries_use_of_the_host_is_known_to_its_checks() -> None:
+    async def story() -> None:
+        async with node() as (_, sync):
+            sync.originate([OTHER])
+            sync.changed([selected(POD, "192.0.2.2", "192.0.2.3"), selected(POD6, "fd00::2")], hold=False)
+            await settled(sync)
+            usage = sync.usage()
+            assert usage.families == {Family.IPV4, Family.IPV6}
+            assert (usage.links, usage.multipath) == (("eth0",), 2)
+            assert usage.next_hops == {Family.IPV4: 2, Family.IPV6: 1}
+
+    run(story)
