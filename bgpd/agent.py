@@ -14,9 +14,9 @@ import structlog
 from bgpd import process
 from bgpd.agent_view import AgentView
 from bgpd.announce import OwnPrefixes
-from bgpd.config import Config
+from bgpd.config import Config, wrong_role
 from bgpd.daemon import Daemon
-from bgpd.errors import KernelError
+from bgpd.errors import ConfigError, KernelError
 from bgpd.fib_sync import FibSync
 from bgpd.kernel.host_checks import check_host
 from bgpd.kernel.netlink import Kernel
@@ -36,6 +36,8 @@ CHECK_HOST_EVERY = 60.0
 
 def run(config: Config) -> int:
     """Run an agent until it is told to stop; the exit code."""
+    if fault := wrong_role(config, "agent"):
+        raise ConfigError(fault)
     return process.run(config, Agent)
 
 

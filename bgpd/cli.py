@@ -1,4 +1,4 @@
-"""`podbgpd`: starts the agent, checks its file, builds the lab, removes what is left.
+"""`podbgpd`: starts the agent or the reflector, checks a file, builds the lab, removes what is left.
 
 Turns a command line into one call and an exit code, and an error into a sentence: 0 is success, 1 a failure
 at run time, 2 a mistake in the command line or the configuration.  What a command needs is imported when it
@@ -11,13 +11,14 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Never
 
 import click
 
 from api.listen import parse_api_address
-from bgpd.config import Config, Problem
+from bgpd.config import Config, Problem, wrong_role
 from bgpd.config_file import load
 from bgpd.config_table import InvalidConfigError
 from bgpd.errors import ConfigError, PodbgpError
@@ -26,12 +27,16 @@ from routes.path import PeerKind
 from routes.prefix import format_router_id
 
 DEFAULT_CONFIG = "/etc/podbgp/agent.toml"
+DEFAULT_REFLECTOR_CONFIG = "/etc/podbgp/reflector.toml"
 
 FAILED = 1
 UNUSABLE = 2
 
 CAP_NET_ADMIN = 12
 """Bit of a capability set (linux/capability.h)."""
+
+
+Command = Callable[[str], None]
 
 
 class _Commands(click.Group):
@@ -49,49 +54,78 @@ class _Commands(click.Group):
             _fail(str(problem), FAILED)
 
 
-config_option = click.option(
-    "--config",
-    "path",
-    metavar="FILE",
-    default=DEFAULT_CONFIG,
-    show_default=True,
-    type=click.Path(),
-    help="The configuration, in TOML.",
-)
+def _config_option(default: str) -> Callable[[Command], Command]:
+    return click.option(
+        "--config",
+        "path",
+        metavar="FILE",
+        default=default,
+        show_default=True,
+        type=click.Path(),
+        help="The configuration, in TOML.",
+    )
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version(), prog_name="podbgpd", message="%(prog)s %(version)s")
 def main() -> None:
-    """BGP for native pod routing: the daemon of a node."""
+    """BGP for native pod routing: the daemon of a node, and the route reflector."""
 
 
 @main.command()
-@config_option
+@_config_option(DEFAULT_CONFIG)
 def agent(path: str) -> None:
     """Run the node agent in the foreground.
 
     SIGHUP reads the file again.  SIGTERM ends it and keeps the kernel's routes: `podbgp shutdown --flush`
     is the way to leave for good.
     """
-    config = load(path)
+    config = _load_for("agent", path)
     _need_net_admin("change the kernel's routes")
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # gRPC's C core logs past Python, to standard error
-
-    from bgpd import log  # noqa: PLC0415  commands that do not log need no structlog
-
-    log.configure(config.log_level, config.log_format)
-    log.log_problems("warning", config.warnings)
+    _begin(config)
     from bgpd.agent import run  # noqa: PLC0415  imports gRPC, pyroute2 and ExaBGP: 40 MB and half a second
 
     sys.exit(run(config))
 
 
 @main.command()
+@_config_option(DEFAULT_REFLECTOR_CONFIG)
+def reflector(path: str) -> None:
+    """Run a route reflector (RFC 4456) in the foreground.
+
+    SIGHUP reads the file again.  SIGTERM ends it for a restart: clients with graceful restart keep what they
+    know.  `podbgp shutdown` is the way to leave for good.
+    """
+    config = _load_for("reflector", path)
+    _begin(config)
+    from bgpd.reflector import run  # noqa: PLC0415  imports gRPC and ExaBGP
+
+    sys.exit(run(config))
+
+
+def _load_for(role: str, path: str) -> Config:
+    """The configuration in a file, which must be that of this role."""
+    config = load(path)
+    if fault := wrong_role(config, role):
+        raise ConfigError(fault)
+    return config
+
+
+def _begin(config: Config) -> None:
+    """Have a log, with the file's warnings as its first lines."""
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # gRPC's C core logs past Python, to standard error
+
+    from bgpd import log  # noqa: PLC0415  commands that do not log need no structlog
+
+    log.configure(config.log_level, config.log_format)
+    log.log_problems("warning", config.warnings)
+
+
+@main.command()
 @click.argument("path", metavar="FILE", type=click.Path())
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def check(path: str, output: str) -> None:
-    """Say whether FILE is a valid configuration, and otherwise all that is wrong with it.
+    """Say whether FILE is a valid configuration, of which role, and otherwise all that is wrong with it.
 
     Nothing is started and nothing changed.  Exit code 0: valid, 2: not.
     """
@@ -104,7 +138,13 @@ def check(path: str, output: str) -> None:
         sys.exit(UNUSABLE)
     if output == "json":
         _write_json(
-            {"valid": True, "errors": [], "warnings": _plain(config.warnings), "summary": summary(config)}
+            {
+                "valid": True,
+                "role": config.role,
+                "errors": [],
+                "warnings": _plain(config.warnings),
+                "summary": summary(config),
+            }
         )
         return
     _report(config.warnings, "warning: ")
@@ -112,14 +152,14 @@ def check(path: str, output: str) -> None:
 
 
 @main.command()
-@config_option
+@_config_option(DEFAULT_CONFIG)
 def flush(path: str) -> None:
     """Remove the kernel routes that an agent left behind.
 
     Only routes with the protocol, table and metrics of `[fib]` are removed, and only while no agent runs:
     a running one leaves with `podbgp shutdown --flush`.
     """
-    config = load(path)
+    config = _load_for("agent", path)
     if agent_answers(config.api_listen):
         raise PodbgpError(
             f"an agent answers at {config.api_listen}; end it and its routes with: podbgp shutdown --flush"
@@ -187,10 +227,17 @@ def summary(config: Config) -> str:
     peers = (
         f"{_count(len(kinds), 'peer')} ({kinds.count(PeerKind.IBGP)} iBGP, {kinds.count(PeerKind.EBGP)} eBGP)"
     )
+    who = f"AS {config.speaker.asn}, router ID {format_router_id(config.speaker.router_id)}"
+    allowed = f"{_count(len(config.imports.allow), 'range')} allowed"
+    reflector = config.reflector
+    if reflector is None:
+        own = _count(len(config.agent.advertise), "prefix", "prefixes")
+        return f"valid for an agent: {who}, {peers}, {own} to advertise, {allowed}"
+    clients = sum(peer.client for peer in config.peers)
     return (
-        f"valid: AS {config.speaker.asn}, router ID {format_router_id(config.speaker.router_id)}, {peers}, "
-        f"{_count(len(config.agent.advertise), 'prefix', 'prefixes')} to advertise, "
-        f"{_count(len(config.imports.allow), 'range')} allowed"
+        f"valid for a reflector: {who}, cluster ID {format_router_id(reflector.cluster_id)}, "
+        f"{_count(len(reflector.clients), 'range')} of clients, {peers}, "
+        f"{_count(clients, 'client')} among them, {allowed} from eBGP"
     )
 
 

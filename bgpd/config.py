@@ -27,6 +27,7 @@ __all__ = [
     "Problem",
     "ReflectorConfig",
     "SpeakerConfig",
+    "wrong_role",
 ]
 
 
@@ -220,3 +221,20 @@ class Config:
     """`text`, `json`, or `auto`: text on a terminal."""
     warnings: tuple[Problem, ...] = field(default=(), compare=False)
     """What is valid but probably not meant; the daemon logs it."""
+
+    @property
+    def role(self) -> str:
+        """`agent` or `reflector`: the command of `podbgpd` that runs this file."""
+        return "agent" if self.reflector is None else "reflector"
+
+
+def wrong_role(config: Config, role: str) -> str:
+    """Why `podbgpd ROLE` can't run this file, in a sentence; empty when it can."""
+    if config.role == role:
+        return ""
+    has = (
+        "has [reflector], so it is a reflector's"
+        if config.reflector
+        else "has no [reflector], so it is an agent's"
+    )
+    return f"{config.path}: {has}: run it with: podbgpd {config.role} --config {config.path}"

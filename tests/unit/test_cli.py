@@ -13,8 +13,9 @@ from unittest.mock import Mock
 import pytest
 from click.testing import CliRunner, Result
 
-from bgpd.cli import DEFAULT_CONFIG, UNUSABLE, agent_answers, main
+from bgpd.cli import DEFAULT_CONFIG, DEFAULT_REFLECTOR_CONFIG, UNUSABLE, agent_answers, main
 from bgpd.config import Config
+from bgpd.config_file import load
 from bgpd.errors import ConfigError, KernelError, PodbgpError
 from bgpd.lab.run import LabOptions
 
@@ -32,6 +33,19 @@ address = "192.0.2.2"
 asn = 64512
 [import]
 allow = ["10.244.0.0/16"]
+"""
+REFLECTOR = """\
+[speaker]
+asn = 65000
+router_id = "192.0.2.1"
+listen = ["192.0.2.1:179"]
+[reflector]
+[[reflector.clients]]
+range = "192.0.2.0/24"
+asn = 65000
+[[peers]]
+address = "192.0.2.2"
+asn = 65000
 """
 ROOT = Path(__file__).parents[2]
 
@@ -66,7 +80,7 @@ def test_check_says_in_one_line_what_a_valid_file_amounts_to(file: Path) -> None
     assert result.exit_code == 0
     assert result.stderr == ""
     assert result.stdout == (
-        f"{file}: valid: AS 65000, router ID 192.0.2.11, 2 peers (1 iBGP, 1 eBGP), "
+        f"{file}: valid for an agent: AS 65000, router ID 192.0.2.11, 2 peers (1 iBGP, 1 eBGP), "
         "1 prefix to advertise, 1 range allowed\n"
     )
 
@@ -123,23 +137,37 @@ def test_check_starts_without_the_daemon_s_libraries(file: Path) -> None:
     assert python("-c", program).stdout.splitlines()[-1] == "[]"
 
 
-def test_the_systemd_unit_starts_what_exists_and_knows_the_exit_codes() -> None:
-    unit = (ROOT / "deploy" / "systemd" / "podbgp-agent.service").read_text()
+@pytest.mark.parametrize(
+    ("role", "config"), [("agent", DEFAULT_CONFIG), ("reflector", DEFAULT_REFLECTOR_CONFIG)]
+)
+def test_the_systemd_unit_starts_what_exists_and_knows_the_exit_codes(role: str, config: str) -> None:
+    unit = (ROOT / "deploy" / "systemd" / f"podbgp-{role}.service").read_text()
     settings = dict(line.split("=", 1) for line in unit.splitlines() if "=" in line and line[0].isalpha())
     program, *words = settings["ExecStart"].split()
     assert Path(program).name == "podbgpd"
     with main.make_context("podbgpd", list(words)) as context:
-        _, command, rest = main.resolve_command(context, list(words))
+        name, command, rest = main.resolve_command(context, list(words))
+        assert name == role
         assert command is not None
-        assert command.make_context("agent", rest).params == {"path": DEFAULT_CONFIG}
+        assert command.make_context(role, rest).params == {"path": config}
     assert settings["RestartPreventExitStatus"] == str(UNUSABLE)
 
 
-class FakeAgent(ModuleType):
-    """Takes the place of bgpd.agent."""
+def test_the_reflector_s_unit_has_the_folders_and_descriptors_of_the_example() -> None:
+    unit = (ROOT / "deploy" / "systemd" / "podbgp-reflector.service").read_text()
+    settings = dict(line.split("=", 1) for line in unit.splitlines() if "=" in line and line[0].isalpha())
+    config = load(ROOT / "deploy" / "reflector.example.toml")
+    assert config.reflector is not None
+    assert config.reflector.state_file.startswith(f"/var/lib/{settings['StateDirectory']}/")
+    assert config.api_listen.startswith(f"unix:///run/{settings['RuntimeDirectory']}/")
+    assert int(settings["LimitNOFILE"]) >= sum(each.max_sessions for each in config.reflector.clients) + 1000
+
+
+class FakeRole(ModuleType):
+    """Takes the place of bgpd.agent or bgpd.reflector."""
 
     def __init__(self, outcome: int | Exception) -> None:
-        super().__init__("bgpd.agent")
+        super().__init__("role")
         self._outcome = outcome
         self.configs: list[Config] = []
 
@@ -160,21 +188,63 @@ class FakeAgent(ModuleType):
         (ConfigError("can't change while running"), 2, "podbgpd: can't change while running\n"),
     ],
 )
-def test_the_agent_s_end_is_the_exit_code(
-    file: Path, monkeypatch: pytest.MonkeyPatch, outcome: int | Exception, code: int, said: str
+@pytest.mark.parametrize("role", ["agent", "reflector"])
+def test_the_end_of_a_role_is_the_exit_code(
+    file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    role: str,
+    outcome: int | Exception,
+    code: int,
+    said: str,
 ) -> None:
-    fake = FakeAgent(outcome)
-    monkeypatch.setitem(sys.modules, "bgpd.agent", fake)
+    fake = FakeRole(outcome)
+    monkeypatch.setitem(sys.modules, f"bgpd.{role}", fake)
     monkeypatch.setattr("bgpd.log.configure", Mock())
-    result = run("agent", "--config", file)
+    if role == "reflector":
+        file.write_text(REFLECTOR)
+    result = run(role, "--config", file)
     assert (result.exit_code, result.stderr) == (code, said)
-    assert [config.speaker.asn for config in fake.configs] == [65000]
+    assert [config.role for config in fake.configs] == [role]
+
+
+@pytest.mark.parametrize(
+    ("command", "text", "said"),
+    [
+        (
+            "agent",
+            "REFLECTOR",
+            "has [reflector], so it is a reflector's: run it with: podbgpd reflector --config",
+        ),
+        ("flush", "REFLECTOR", "has [reflector], so it is a reflector's"),
+        (
+            "reflector",
+            "VALID",
+            "has no [reflector], so it is an agent's: run it with: podbgpd agent --config",
+        ),
+    ],
+)
+def test_a_file_is_that_of_one_role(file: Path, command: str, text: str, said: str) -> None:
+    file.write_text({"REFLECTOR": REFLECTOR, "VALID": VALID}[text])
+    result = run(command, "--config", file)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"podbgpd: {file}: {said}")
+
+
+def test_check_says_which_role_a_file_is_for(file: Path) -> None:
+    file.write_text(REFLECTOR)
+    result = run("check", file)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == (
+        f"{file}: valid for a reflector: AS 65000, router ID 192.0.2.1, cluster ID 192.0.2.1, "
+        "1 range of clients, 1 peer (1 iBGP, 0 eBGP), 0 clients among them, 0 ranges allowed from eBGP\n"
+    )
+    assert json.loads(run("check", file, "--output", "json").stdout)["role"] == "reflector"
 
 
 def test_the_agent_logs_what_is_doubtful_in_its_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_text(file.read_text().replace("[import]", "[import]\n#").replace("allow", "#"))
     log_problems = Mock()
-    monkeypatch.setitem(sys.modules, "bgpd.agent", FakeAgent(0))
+    monkeypatch.setitem(sys.modules, "bgpd.agent", FakeRole(0))
     monkeypatch.setattr("bgpd.log.configure", Mock())
     monkeypatch.setattr("bgpd.log.log_problems", log_problems)
     assert run("agent", "--config", file).exit_code == 0

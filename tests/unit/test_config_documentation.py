@@ -160,7 +160,9 @@ def has(value: object, names: list[str]) -> bool:
     return isinstance(value, dict) and names[0] in value and has(value[names[0]], names[1:])
 
 
-def test_the_example_file_is_valid_and_without_warnings() -> None:
-    config = load(ROOT / "deploy" / "agent.example.toml")
+@pytest.mark.parametrize("role", ["agent", "reflector"])
+def test_the_example_file_is_valid_and_without_warnings(role: str) -> None:
+    config = load(ROOT / "deploy" / f"{role}.example.toml")
+    assert config.role == role
     assert config.warnings == ()
     assert config.peers

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from bgpd.config import Config, FibConfig, PeerConfig, SpeakerConfig
+from bgpd.config import ClientRange, Config, FibConfig, PeerConfig, ReflectorConfig, SpeakerConfig
 from bgpd.errors import ConfigError
 from bgpd.reload import plan_reload
 from routes.path import PeerKind, PeerName
-from routes.prefix import parse_address
+from routes.prefix import Prefix, parse_address
 
 
 def peer(text: str, hold_time: int = 90) -> PeerConfig:
@@ -52,3 +52,41 @@ def test_who_we_are_needs_a_restart(new: Config, key: str) -> None:
 
 def test_soft_fib_settings_change_live() -> None:
     assert plan_reload(OLD, replace(OLD, fib=FibConfig(multipath=2, hold_time=1.0))).changed == ()
+
+
+NODES = ClientRange(Prefix.parse("192.0.2.0/24"), 65000)
+REFLECTOR = replace(OLD, reflector=ReflectorConfig(1, (NODES,)))
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        ReflectorConfig(1, ()),
+        ReflectorConfig(1, (replace(NODES, max_sessions=3),)),
+        ReflectorConfig(1, (NODES,), aggregates=(Prefix.parse("10.244.0.0/16"),)),
+        ReflectorConfig(1, (NODES,), deferral_time=5.0),
+    ],
+)
+def test_ranges_and_aggregates_change_live_and_touch_no_peer(new: ReflectorConfig) -> None:
+    plan = plan_reload(REFLECTOR, replace(REFLECTOR, reflector=new))
+    assert (plan.removed, plan.added, plan.changed) == ((), (), ())
+
+
+@pytest.mark.parametrize(
+    ("new", "key"),
+    [
+        (ReflectorConfig(2, (NODES,)), "reflector.cluster_id: can't change"),
+        (ReflectorConfig(1, (NODES,), state_file=""), "reflector.state_file: can't change"),
+        (ReflectorConfig(2, (), state_file=""), "reflector.cluster_id, reflector.state_file: can't change"),
+    ],
+)
+def test_for_whom_it_reflects_needs_a_restart(new: ReflectorConfig, key: str) -> None:
+    with pytest.raises(ConfigError, match=key):
+        plan_reload(REFLECTOR, replace(REFLECTOR, reflector=new))
+
+
+def test_a_daemon_keeps_its_role() -> None:
+    with pytest.raises(ConfigError, match=r"has \[reflector\], and this daemon runs the agent role"):
+        plan_reload(OLD, REFLECTOR)
+    with pytest.raises(ConfigError, match=r"has no \[reflector\], and this daemon runs the reflector role"):
+        plan_reload(REFLECTOR, OLD)
