@@ -132,7 +132,7 @@ def test_an_unresolved_next_hop_keeps_a_path_out_of_the_kernel_until_a_route_lea
 ADD_PATH = """
 log stderr all;
 router id {them};
-protocol device {{}}
+protocol device {{ scan time 1; }}
 protocol static one {{ ipv4; route {prefix} via 192.0.2.77; }}
 protocol static two {{ ipv4; route {prefix} via 192.0.2.78; }}
 protocol bgp peer1 {{

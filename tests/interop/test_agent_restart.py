@@ -111,9 +111,27 @@ def test_without_graceful_restart_the_routes_of_the_killed_go_at_once(
     us, them = lan
     speaker = make_speaker(daemon, them, THEIR_ASN, Neighbor(us.ipv4, ASN, them.ipv4))
     speaker.announce(Announcement(NOT_AGAIN))
-    agent = make_agent(us, config(us, peer(them.ipv4, THEIR_ASN, graceful_restart=False)))
+    agent = make_agent(us, config(us, peer(them.ipv4, THEIR_ASN)))
     speaker.start()
     agent.wait_ready()
     wait_installed(agent, speaker, NOT_AGAIN)
     speaker.kill()
     agent.wait_gone(NOT_AGAIN, timeout=1)
+
+
+def test_a_peer_that_does_not_come_back_in_its_restart_time_is_forgotten(
+    make_agent: MakeAgent, make_speaker: MakeSpeaker, lan: list[LanHost]
+) -> None:
+    us, them = lan
+    neighbor = Neighbor(us.ipv4, ASN, them.ipv4, graceful_restart=True, restart_time=1)
+    speaker = make_speaker("gobgp", them, THEIR_ASN, neighbor)
+    speaker.announce(Announcement(NOT_AGAIN))
+    agent = make_agent(us, config(us, peer(them.ipv4, THEIR_ASN)))
+    speaker.start()
+    agent.wait_ready()
+    wait_installed(agent, speaker, NOT_AGAIN)
+    speaker.kill()
+    agent.wait_logged("session down", peer=them.ipv4, graceful=True)
+    assert agent.kernel(NOT_AGAIN) is not None
+    agent.wait_gone(NOT_AGAIN, timeout=3)
+    agent.wait_logged("stale paths removed", peer=them.ipv4)

@@ -10,6 +10,8 @@ from tests.interop.harness.lan import LanHost
 from tests.interop.harness.speaker import FAMILIES, Announcement, Neighbor, SeenPath, Speaker, family_of
 
 ATTRIBUTE = re.compile(r"^\tBGP\.(\w+): ?(.*)$")
+DEVICE_PROTOCOL = "protocol device { scan time 1; }"
+"""BIRD 2.0 may sleep up to three seconds over work that it has; its shortest timer makes that one."""
 PATH = re.compile(r"^\S* +(?:unicast|unreachable|blackhole) \[(\S+) [^\]]*\](.*)$")
 
 
@@ -67,7 +69,7 @@ class BirdSpeaker(Speaker):
         return f"peer{[known.address for known in self.neighbors].index(neighbor) + 1}"
 
     def _config(self) -> str:
-        lines = ["log stderr all;", f"router id {self.router_id};", "protocol device {}"]
+        lines = ["log stderr all;", f"router id {self.router_id};", DEVICE_PROTOCOL]
         for family in FAMILIES:
             mine = [a for a in self.announced.values() if a.family == family]
             lines.append(f"protocol static own_{family} {{ {family};")
@@ -91,7 +93,7 @@ class BirdSpeaker(Speaker):
         if neighbor.passive:
             yield "  passive on;"
         if neighbor.graceful_restart:
-            yield "  graceful restart on;"
+            yield f"  graceful restart on; graceful restart time {neighbor.restart_time};"
         for family in neighbor.families:
             extended = "extended next hop on;" if neighbor.extended_next_hop and family == "ipv4" else ""
             yield f"  {family} {{ import all; export filter announce_{family}; {extended} }};"

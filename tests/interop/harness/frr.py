@@ -130,8 +130,10 @@ class FrrSpeaker(Speaker):
             "no bgp default ipv4-unicast",
             "no bgp network import-check",
         ]
-        if any(neighbor.graceful_restart for neighbor in self.neighbors):
-            lines += ["bgp graceful-restart", "bgp graceful-restart preserve-fw-state"]
+        for neighbor in self.neighbors:
+            if neighbor.graceful_restart:
+                lines += ["bgp graceful-restart", "bgp graceful-restart preserve-fw-state"]
+                lines.append(f"bgp graceful-restart restart-time {neighbor.restart_time}")
         for neighbor in self.neighbors:
             lines += self._neighbor(neighbor)
         for family in FAMILIES:

@@ -163,7 +163,8 @@ class GobgpSpeaker(Speaker):
                 yield from ("[neighbors.ebgp-multihop.config]", "enabled = true")
                 yield f"multihop-ttl = {neighbor.multihop}"
             if neighbor.graceful_restart:
-                yield from ("[neighbors.graceful-restart.config]", "enabled = true", "restart-time = 60")
+                yield from ("[neighbors.graceful-restart.config]", "enabled = true")
+                yield f"restart-time = {neighbor.restart_time}"
             for family in neighbor.families:
                 yield from ("[[neighbors.afi-safis]]", "[neighbors.afi-safis.config]")
                 yield f'afi-safi-name = "{family}-unicast"'

@@ -37,6 +37,8 @@ class Neighbor:
     hold_time: int = 90
     graceful_restart: bool = False
     """Ask to have its routes kept while it restarts (RFC 4724), with forwarding state preserved."""
+    restart_time: int = 60
+    """For so many seconds."""
 
 
 @dataclass(frozen=True)
