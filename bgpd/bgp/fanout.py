@@ -51,6 +51,17 @@ class _Slice(NamedTuple, Generic[K]):
     last: int
 
 
+class _Tail(NamedTuple, Generic[K]):
+    """What the last commit appended: the same for every client that had everything before it."""
+
+    first: int
+    end: int
+    sources: frozenset[SourceId]
+    plan: list[_Slice[K] | Directed]
+    buffers: list[memoryview | bytes]
+    size: int
+
+
 class Directed(NamedTuple):
     """A message for one client alone, due before the log's message `seq`."""
 
@@ -78,6 +89,7 @@ class FanoutLog(Generic[K]):
         self._dirty: dict[int, Segment[K]] = {}
         self.cursors: dict[SourceId, Cursor[K]] = {}
         self.next_seq = 0
+        self.tail: _Tail[K] | None = None
         self.size = 0
         """Keys that are announced."""
 
@@ -174,7 +186,22 @@ class FanoutLog(Generic[K]):
             self._store(messages)
         self._expire()
         self._compact()
+        if messages:
+            self.tail = self._tail_of(messages)
         return bool(messages or owed)
+
+    def _tail_of(self, messages: list[Message[K]]) -> _Tail[K] | None:
+        """`messages`, which are the last, as one slice."""
+        segment, seq = self._segments[-1] if self._segments else None, messages[0].seq
+        if segment is None or not segment.seqs[0] <= seq <= segment.seqs[-1]:
+            return None  # all of them are gone again, or lie in several segments
+        first, last = bisect_left(segment.seqs, seq), len(segment.seqs)
+        if segment.seqs[first] != seq or last - first != len(messages) or segment.dead_after(first):
+            return None
+        view = segment.view[segment.start(first) :]
+        sources = frozenset(message.source for message in messages)
+        part = _Slice(view, segment, first, last)
+        return _Tail(seq, self.next_seq, sources, [part], [view], len(view))
 
     def _append(
         self,
@@ -313,7 +340,7 @@ class Cursor(Generic[K]):
         self._skip_below = log.next_seq
         """Withdrawals before this place tell this client nothing."""
         self._directed: list[Directed] = []
-        self._plan: list[_Slice[K] | Directed] = []
+        self._plan: Sequence[_Slice[K] | Directed] = ()
         self._plan_end = 0
 
     @property
@@ -346,7 +373,18 @@ class Cursor(Generic[K]):
 
     def next_slices(self, limit: int) -> list[memoryview | bytes]:
         """Buffers of whole messages, about `limit` bytes together, without what the client must not get."""
-        plan = self._plan = []
+        tail = self._log.tail
+        if (
+            tail is not None
+            and self.seq == tail.first
+            and not self._directed
+            and tail.size <= limit
+            and self.source not in tail.sources
+        ):
+            self._plan, self._plan_end = tail.plan, tail.end
+            return tail.buffers
+        plan: list[_Slice[K] | Directed] = []
+        self._plan = plan
         self._plan_end = self._fill(plan, limit)
         if not plan:
             self.seq = self._plan_end
@@ -385,7 +423,7 @@ class Cursor(Generic[K]):
 
     def sent(self, size: int) -> None:
         """`size` bytes of the last `next_slices` were taken."""
-        plan, self._plan = self._plan, []
+        plan, self._plan = self._plan, ()
         plan_end, self._plan_end = self._plan_end, 0
         for each in plan:
             length = len(each.data)

@@ -12,6 +12,9 @@ from bgpd.bgp.fanout import Cursor
 from bgpd.bgp.group_encoder import Key
 from routes.prefix import Family
 
+_ALL: list[tuple[Cursor[Key], int]] = []
+"""Stands for a plan of the only cursor."""
+
 
 class Outflow:
     """The cursors of one session."""
@@ -39,12 +42,20 @@ class Outflow:
         return sum(cursor.lag for cursor in self._order)
 
     @property
+    def messages(self) -> int:
+        """Messages started since the session is up."""
+        return sum(cursor.messages for cursor in self._order)
+
+    @property
     def rest(self) -> bytes | memoryview:
         """Of the message that was started."""
         return self._started.rest if self._started is not None else b""
 
     def next_slices(self, limit: int) -> list[bytes | memoryview]:
         """Whole messages of every log, in turn first of one and then of another."""
+        if len(self._order) == 1:
+            self._planned = _ALL
+            return self._order[0].next_slices(limit)
         slices: list[bytes | memoryview] = []
         self._planned = []
         self._order.rotate(1)
@@ -72,6 +83,12 @@ class Outflow:
                 return
             self._started = None
         planned, self._planned = self._planned, []
+        if planned is _ALL:
+            (cursor,) = self._order
+            cursor.sent(size)
+            if cursor.rest:
+                self._started = cursor
+            return
         for cursor, length in planned:
             taken = min(size, length)
             cursor.sent(taken)

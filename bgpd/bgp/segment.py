@@ -87,6 +87,10 @@ class Segment(Generic[K]):
         self.dead_bytes += len(message.data)
         self._runs = None
 
+    def dead_after(self, index: int) -> bool:
+        """Whether any message from `index` on is dead."""
+        return bool(self.dead) and self.dead[-1] >= index
+
     def start(self, index: int) -> int:
         """Where a message begins in `view`."""
         return self.ends[index - 1] if index else 0

@@ -246,10 +246,17 @@ class PeerSession:
             next_connect=max(0.0, retry - clock) if retry != inf else 0,
             negotiated=self.negotiated,
             last_error=self.last_error,
-            counters=replace(self.counters),
+            counters=self._counted(),
             passive=self.config.passive,
             description=self.config.description,
         )
+
+    def _counted(self) -> Counters:
+        """The counters, with what is still counted by the open connections."""
+        counters = replace(self.counters)
+        for wire in self._wires.values():
+            wire.add_counts(counters)
+        return counters
 
     # -- events -----------------------------------------------------------------------------------
 
@@ -279,7 +286,6 @@ class PeerSession:
         self._act(self._fsm.failed(wire.connection, text, self._now()))
 
     def wire_wrote(self, wire: _Wire, size: int) -> None:
-        self.counters.bytes_out += size
         blocked = wire.transport.blocked
         if blocked or not size:
             self._fsm.output(wire.connection, blocked, self._now())
@@ -380,6 +386,7 @@ class PeerSession:
     def _close(self, connection: int) -> None:
         wire = self._wires.pop(connection, None)
         if wire is not None:
+            wire.add_counts(self.counters)
             self._closing.add(wire)
             wire.transport.close(wire.last)
 
@@ -469,6 +476,14 @@ class _Wire:
         """The NOTIFICATION that goes out on close."""
         self.decoder = codec.Decoder()
         self.transport = Transport(sock, self, loop)
+
+    def add_counts(self, counters: Counters) -> None:
+        """Add what this connection's transport counts itself."""
+        feed = self.transport.feed
+        messages = feed.messages if feed is not None else 0
+        counters.bytes_out += self.transport.bytes_out
+        counters.messages_out += messages
+        counters.updates_out += messages
 
     def transport_connected(self, _transport: Transport) -> None:
         self.connected = True

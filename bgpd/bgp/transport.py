@@ -59,6 +59,10 @@ class Feed(Protocol):
     def rest(self) -> bytes | memoryview:
         """Of a message that was started: it goes out before anything else."""
 
+    @property
+    def messages(self) -> int:
+        """Messages started."""
+
     def next_slices(self, limit: int) -> list[bytes | memoryview]:
         """Whole messages, about `limit` bytes together; `rest` is not among them."""
 
@@ -72,6 +76,7 @@ class Transport:
     def __init__(self, sock: socket.socket, owner: TransportOwner, loop: asyncio.AbstractEventLoop) -> None:
         self.socket = sock
         self._fd = sock.fileno()
+        self._send, self._send_many = sock.send, sock.sendmsg
         self._owner = owner
         self._loop = loop
         self._slice = _READ_FIRST
@@ -80,6 +85,7 @@ class Transport:
         """Bytes of the first buffer that are out."""
         self.pending = 0
         """Bytes that wait for the kernel."""
+        self.bytes_out = 0
         self.blocked = False
         self.feed: Feed | None = None
         self._flushing = False
@@ -155,20 +161,27 @@ class Transport:
         self._flushing = False
         if self.socket.fileno() == -1:
             return
-        blocked = False
         for _ in range(_WRITES):
             buffers = self._next_buffers()
             if not buffers:
                 break
+            wanted = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
             size = self._write(buffers)
             if size is None:
                 return
-            if size < sum(map(len, buffers)):
-                blocked = True
-                break
+            if size < wanted:
+                self._set_blocked(True)
+                return
+            if wanted < _FED and len(buffers) < _IOV and not self._output:
+                break  # that was all
         else:
             self._flushing = True
             self._loop.call_soon(self._flush)  # others come first
+        self._set_blocked(False)
+        if self._closing and not self._flushing:
+            self._shut_down()
+
+    def _set_blocked(self, blocked: bool) -> None:
         if blocked != self.blocked:
             self.blocked = blocked
             if blocked:
@@ -176,11 +189,11 @@ class Transport:
             else:
                 self._loop.remove_writer(self._fd)
             self._tell(0)
-        if self._closing and not blocked and not self._flushing:
-            self._shut_down()
 
     def _next_buffers(self) -> list[bytes | memoryview]:
         """What goes out next: the rest of a started message, what is queued, then the feed."""
+        if not self._output and not self._closing and self.feed is not None and not self.feed.rest:
+            return self.feed.next_slices(_FED)
         buffers: list[bytes | memoryview] = []
         feed = None if self._closing else self.feed
         if feed is not None and feed.rest:
@@ -196,19 +209,23 @@ class Transport:
     def _write(self, buffers: list[bytes | memoryview]) -> int | None:
         """One write call: bytes taken, 0 when the kernel takes none, None when the connection is lost."""
         try:
-            size = self.socket.sendmsg(buffers)
+            size = self._send(buffers[0]) if len(buffers) == 1 else self._send_many(buffers)
         except (BlockingIOError, InterruptedError):
             size = 0
         except OSError as error:
             self._lost_output(error.strerror or str(error))
             return None
+        self.bytes_out += size
         self._account(size)
-        if size:
+        if self.blocked and size:
             self._tell(size)
         return size
 
     def _account(self, size: int) -> None:
         feed = None if self._closing else self.feed
+        if feed is not None and not self._output:
+            feed.sent(size)
+            return
         if feed is not None and feed.rest:
             of_rest = min(size, len(feed.rest))
             feed.sent(of_rest)

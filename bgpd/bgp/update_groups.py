@@ -34,6 +34,8 @@ log = structlog.get_logger()
 
 PUMP_TIME = 0.01
 """Seconds of writing before the event loop turns."""
+MOST_PATIENCE = 0.1
+"""Seconds that a round of writes waits for more input, at most."""
 MOST_PINNED = 100_000
 """Withdrawals that slow clients may keep in a log."""
 
@@ -55,8 +57,6 @@ class Client(Protocol):
 
     @property
     def name(self) -> PeerName: ...
-    @property
-    def blocked(self) -> bool: ...
     def send(self, data: bytes) -> None: ...
     def attach(self, feed: Outflow) -> None: ...
     def pump(self) -> None: ...
@@ -199,6 +199,14 @@ class UpdateGroups:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Member] = deque()
         self._pump_planned = False
+        self._changes = 0
+        """Times that something was put into the logs."""
+        self._changes_seen = 0
+        self._round_began = 0.0
+        self._round_size = 0
+        self._cost = 0.0
+        """Seconds that writing to one member takes, on a moving average."""
+        self._patience = 0.0
 
     def __iter__(self) -> Iterator[UpdateGroup]:
         return iter(self._groups.values())
@@ -270,6 +278,7 @@ class UpdateGroups:
 
     def changed(self, changes: Sequence[Change]) -> None:
         """Put the changes of the Loc-RIB into every log, and have them written."""
+        self._changes += 1
         by_size = {4: [c for c in changes if len(c.nlri.address) == 4], 16: []}
         if len(by_size[4]) < len(changes):
             by_size[16] = [c for c in changes if len(c.nlri.address) == 16]
@@ -298,30 +307,42 @@ class UpdateGroups:
     # -- writing ----------------------------------------------------------------------------------
 
     def _pump_soon(self, members: Iterable[_Member]) -> None:
-        """Write to these at the end of this turn of the loop, and in the next ones."""
+        """Write to these once the input that is ready has been read, in short slices."""
         if self._waiting:
             known = set(map(id, self._waiting))
             self._waiting.extend(member for member in members if id(member) not in known)
         else:
             self._waiting.extend(members)
+            self._round_began = self._loop.time()
+            self._round_size = len(self._waiting)
         if not self._pump_planned and self._waiting:
             self._pump_planned = True
             self._loop.call_soon(self._pump)
 
     def _pump(self) -> None:
+        now = self._loop.time()
+        if self._changes != self._changes_seen and now - self._round_began < self._patience:
+            # More came in this turn of the loop.  A write costs nearly the same whatever its size, so
+            # waiting for as long as a round of writes takes at most doubles one and may save many.
+            self._changes_seen = self._changes
+            self._loop.call_soon(self._pump)
+            return
         self._pump_planned = False
-        waiting = self._waiting
-        until = self._loop.time() + PUMP_TIME
+        self._changes_seen = self._changes
+        waiting, until = self._waiting, now + PUMP_TIME
         while waiting:
-            member = waiting.popleft()
-            client = member.client
-            if not client.blocked and not member.outflow.caught_up:
-                client.pump()
-                if self._loop.time() > until:
-                    break
+            waiting.popleft().client.pump()
+            if not len(waiting) & 7 and self._loop.time() > until:
+                break
+        took = self._loop.time() - now
+        self._cost += 0.1 * (took / max(1, self._round_size - len(waiting)) - self._cost)
+        self._round_size = len(waiting)
+        self._patience = min(MOST_PATIENCE, self._cost * len(self._members))
         if waiting:
             self._pump_planned = True
             self._loop.call_soon(self._pump)
+        else:
+            self._round_began = self._loop.time()
 
     # -- what can be told -------------------------------------------------------------------------
 
