@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 
 import msgspec
 
@@ -73,6 +74,12 @@ def config(
     return "\n".join([*text, *peers])
 
 
+def password_file(path: Path, password: str) -> None:
+    """What `password_file` of a peer names."""
+    path.touch(mode=0o600)
+    path.write_text(f"{password}\n")
+
+
 def _line(key: str, value: Value) -> str:
     if isinstance(value, Mapping):
         inner = ", ".join(_line(*item) for item in value.items())
@@ -88,7 +95,7 @@ class Agent:
         self._file = host.folder / "agent.toml"
         self._file.write_text(text)
         if password:
-            self._password(password)
+            password_file(host.folder / PASSWORD_FILE, password)
         self._log = host.folder / "agent.log"
         self.process = Process(
             f"agent on {host.name}",
@@ -97,11 +104,6 @@ class Agent:
             self._log,
         )
         self._client: Client | None = None
-
-    def _password(self, password: str) -> None:
-        path = self.host.folder / PASSWORD_FILE
-        path.touch(mode=0o600)
-        path.write_text(f"{password}\n")
 
     # -- life -------------------------------------------------------------------------------------
 

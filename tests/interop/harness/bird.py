@@ -25,7 +25,7 @@ class BirdSpeaker(Speaker):
         self.bird: Bird | None = None
 
     def start(self) -> None:
-        self.bird = Bird(self.host.name, self.host.namespace, self.host.folder, self._config())
+        self.bird = Bird(self.host.name, self.host.namespace, self.host.folder, self.text or self._config())
         if any(neighbor.graceful_restart for neighbor in self.neighbors):
             self.bird.process.argv.append("-R")  # it recovers: only then are its F bits set
         self.bird.start()

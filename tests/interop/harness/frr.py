@@ -60,7 +60,7 @@ class FrrSpeaker(Speaker):
         self._names = count(1)
 
     def start(self) -> None:
-        self.frr = Frr(self.host.name, self.host.namespace, self.host.folder, self._config())
+        self.frr = Frr(self.host.name, self.host.namespace, self.host.folder, self.text or self._config())
         self.frr.start()
 
     def kill(self) -> None:

@@ -75,7 +75,7 @@ class GobgpSpeaker(Speaker):
         )
 
     def start(self) -> None:
-        self._file.write_text("\n".join(self._config()))
+        self._file.write_text(self.text or "\n".join(self._config()))
         if self._started and "-r" not in self.process.argv:
             self.process.argv.append("-r")  # it restarts: only then are its R and F bits set
         self._started = True

@@ -106,7 +106,8 @@ class OpenbgpdSpeaker(Speaker):
 
     def _write_config(self) -> None:
         self._file.touch(mode=0o600)  # it refuses a file that others can read
-        self._file.write_text("\n".join([*self._config(), ""]))
+        lines = [f'socket "{self._socket}"', self.text] if self.text else self._config()
+        self._file.write_text("\n".join([*lines, ""]))
 
     def _config(self) -> Iterable[str]:
         yield f"AS {self.asn}"

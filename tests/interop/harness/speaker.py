@@ -92,6 +92,8 @@ class Speaker(ABC):
         self.asn = asn
         self.neighbors = neighbors
         self.announced: dict[str, Announcement] = {}
+        self.text = ""
+        """A configuration to start with instead of its own."""
 
     @property
     def router_id(self) -> str:
