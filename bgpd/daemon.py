@@ -206,6 +206,7 @@ class Daemon:
         self.watchers.peer_changed(state.config.name)
         for update in updates:
             if update.error:
+                state.session.remember_malformed(update.error)
                 repeated.warning(
                     (state.config.name, "malformed"),
                     "malformed UPDATE",
@@ -266,6 +267,8 @@ class Daemon:
         self.flush()
         self.rib.sweep_stale(state.config.name, family)
         self.flush(hold=True)
+        if not self.has_stale(state.config.name):
+            state.cancel_stale_timer()
         self.convergence.end_of_rib(state.config.name, family, self._loop.time())
         self.on_convergence()
 
