@@ -87,7 +87,7 @@ class Negotiated:
 
 
 class LastError(NamedTuple):
-    """Why the last session ended or could not be established."""
+    """Why the last session ended or could not be established, or what was wrong with an UPDATE since then."""
 
     text: str
     at: float

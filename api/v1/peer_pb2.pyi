@@ -304,7 +304,7 @@ Global___Negotiated: _TypeAlias = Negotiated  # noqa: Y015
 
 @_typing.final
 class LastError(_message.Message):
-    """Why the last session ended or could not be established."""
+    """Why the last session ended or could not be established, or what was wrong with an UPDATE since then."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -524,7 +524,7 @@ class Peer(_message.Message):
 
     @_builtins.property
     def last_error(self) -> Global___LastError:
-        """Why the last session ended or could not be established."""
+        """Why the last session ended or could not be established, or what was wrong with an UPDATE since then."""
 
     @_builtins.property
     def counters(self) -> Global___Counters:

@@ -197,6 +197,10 @@ class PeerSession:
         self.counters.updates_out += messages
         wire.transport.send(data)
 
+    def remember_malformed(self, error: str) -> None:
+        """Show what is wrong with an UPDATE that does not end the session (RFC 7606)."""
+        self._remember(f"malformed UPDATE: {error}", None, None)
+
     def accept(self, sock: socket.socket, address: SocketAddress) -> None:
         """Take over a connection that the peer opened to the listener."""
         try:

@@ -109,6 +109,8 @@ def test_a_senseless_attribute_withdraws_its_prefixes_and_no_others(
     assert "ORIGIN" in str(line["error"])
     assert agent.kernel(OTHER) is not None
     status = agent.peer(name)
+    assert status.last_error is not None
+    assert status.last_error.text == f"malformed UPDATE: {line['error']}"
     assert (status.state, status.counters.flaps) == (SessionState.ESTABLISHED, 0)
 
     scripted.send(scripted.update(PREFIX))
