@@ -24,7 +24,7 @@ from bgpd.bgp.errors7606 import (
 from bgpd.bgp.message import Update
 from routes.path import PathAttributes
 from routes.peer import Negotiated
-from routes.prefix import Address, Family, Prefix, is_link_local
+from routes.prefix import Address, Family, Prefix, format_address, is_link_local
 
 UNICAST: Final = 1
 _UNSPECIFIED = bytes(16)
@@ -190,7 +190,7 @@ def _announced(family: Family, raw_next_hop: bytes | None, pieces: list[bytes]) 
     next_hop = read_next_hop(raw_next_hop) if raw_next_hop is not None else None
     error = ""
     if raw_next_hop is not None and next_hop is None:
-        error = f"next hop {raw_next_hop.hex()} is no address of a neighbour"
+        error = f"next hop {format_address(Address(raw_next_hop[:16]))} is no address of a neighbour"
     return Announced(family, next_hop, pieces, error)
 
 
