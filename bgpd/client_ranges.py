@@ -105,6 +105,7 @@ class ClientRanges:
             add_paths=clients.add_paths,
             export=clients.export,
             description=f"client of {clients.range}",
+            range=str(clients.range),
         )
 
     def established(self) -> list[PeerName]:

@@ -110,6 +110,8 @@ class PeerConfig:
     add_paths: int = 0
     """Paths for each prefix that a reflector sends with ADD-PATH; below 2 it is not offered."""
     export: ExportConfig = ExportConfig()
+    range: str = ""
+    """Of a reflector's clients, as text, for a peer that was made from it; it has no entry of its own."""
 
 
 @dataclass(frozen=True, slots=True)

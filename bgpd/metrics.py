@@ -3,12 +3,17 @@
 Nothing here runs between scrapes: state comes from the same view that the API shows, and what no state
 tells from `bgpd/meters.py`.  Names and labels are an interface (docs/operations.md lists them), and a label
 never has values that a peer can choose.
+
+A scrape of a reflector reads thousands of peers, so it is made in slices of a few milliseconds, and leaves
+the event loop to others in between.  Clients of a range are counted together: a series for each would make a
+hundred thousand of them.
 """
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from time import perf_counter
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -21,49 +26,91 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from bgpd.meters import Histogram, Meters
-from routes.peer import PeerStatus, SessionState
+from bgpd.metrics_peers import ClientTotals, PeerSeries
+from routes.path import PeerName
+from routes.peer import PeerStatus
 from routes.view import DaemonStatus
+
+SLICE = 0.003
+"""Seconds of reading peers before the event loop turns."""
+
+Exposition = Generator[None, None, bytes]
+"""Yields between slices, and returns the text."""
 
 
 class MetricsSource(Protocol):
-    """What is read of the daemon; `api.daemon_view.DaemonView` has it all."""
+    """What is read of the daemon; `bgpd.view.RoleView` has it all."""
 
     def peers(self) -> Iterable[PeerStatus]:
-        """Every configured peer."""
+        """Every peer; each is asked for its state only when it is reached."""
+
+    def range_of(self, name: PeerName) -> str | None:
+        """The range of clients that a peer came from; empty for an entry of its own, None when it is gone."""
 
     def status(self) -> DaemonStatus:
         """The daemon as a whole."""
 
 
-class DaemonCollector(Collector):
-    """Turns the state of now into metric families."""
+class Metrics:
+    """Everything that Prometheus is told.  What clients that are gone had counted stays counted."""
+
+    def __init__(
+        self, source: MetricsSource, meters: Meters, clock: Callable[[], float] = perf_counter
+    ) -> None:
+        self._source = source
+        self._clock = clock
+        self._clients = ClientTotals()
+        self._daemon = CollectorRegistry()  # the library's global one has metrics of others
+        self._daemon.register(_DaemonCollector(source, meters))
+        self._process = CollectorRegistry()
+        ProcessCollector(registry=self._process)
+
+    def exposition(self) -> Exposition:
+        """All metrics in Prometheus' text format."""
+        series = PeerSeries()
+        clients = self._clients.begin()
+        until = self._clock() + SLICE
+        for peer in self._source.peers():
+            clients_of = self._source.range_of(peer.name)
+            if clients_of:
+                clients.add(clients_of, peer)
+            elif clients_of is not None:
+                series.add(peer)
+            if clients_of is not None:
+                series.count(peer)
+            if self._clock() >= until:
+                yield
+                until = self._clock() + SLICE
+        yield
+        peers = series.text() + clients.text()
+        yield
+        daemon = generate_latest(self._daemon)
+        yield
+        return daemon + peers.encode() + generate_latest(self._process)
+
+
+def whole(exposition: Exposition) -> bytes:
+    """The text of an exposition, at once."""
+    while True:
+        try:
+            next(exposition)
+        except StopIteration as end:
+            text: bytes = end.value
+            return text
+
+
+class _DaemonCollector(Collector):
+    """Turns the state of the daemon as a whole into metric families."""
 
     def __init__(self, source: MetricsSource, meters: Meters) -> None:
         self._source = source
         self._meters = meters
 
     def collect(self) -> Iterator[Metric]:
-        peers = tuple(self._source.peers())
         status = self._source.status()
         yield from _daemon(status)
-        yield from _sessions(peers)
-        yield from _peer_counters(peers)
-        yield _peer_prefixes(peers)
         yield from _tables(status)
         yield from _work(self._meters)
-
-
-def registry_of(source: MetricsSource, meters: Meters) -> CollectorRegistry:
-    """A registry of its own: the library's global one has metrics of others."""
-    registry = CollectorRegistry()
-    registry.register(DaemonCollector(source, meters))
-    ProcessCollector(registry=registry)
-    return registry
-
-
-def exposition(registry: CollectorRegistry) -> bytes:
-    """All metrics in Prometheus' text format."""
-    return generate_latest(registry)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:
@@ -99,58 +146,6 @@ def _daemon(status: DaemonStatus) -> Iterator[Metric]:
         "Settings of this host that stand in the way of routed pods; the log and the API name them.",
         len(status.warnings),
     )
-
-
-def _sessions(peers: Sequence[PeerStatus]) -> Iterator[Metric]:
-    states = GaugeMetricFamily("podbgp_sessions", "Configured peers by session state.", labels=["state"])
-    for state in SessionState:
-        states.add_metric([state.value], sum(peer.state is state for peer in peers))
-    yield states
-    up = GaugeMetricFamily("podbgp_peer_up", "Whether the session is established.", labels=["peer"])
-    since = GaugeMetricFamily(
-        "podbgp_peer_state_since_timestamp_seconds",
-        "When the session entered its present state.",
-        labels=["peer"],
-    )
-    info = GaugeMetricFamily(
-        "podbgp_peer_info", "Always 1; what is configured of the peer.", labels=["peer", "kind", "asn"]
-    )
-    for peer in peers:
-        up.add_metric([peer.name], peer.state is SessionState.ESTABLISHED)
-        since.add_metric([peer.name], peer.since)
-        info.add_metric([peer.name, peer.kind.value, str(peer.asn)], 1)
-    yield from (up, since, info)
-
-
-def _peer_counters(peers: Sequence[PeerStatus]) -> Iterator[Metric]:
-    way = ["peer", "direction"]
-    messages = CounterMetricFamily("podbgp_peer_messages", "BGP messages.", labels=way)
-    updates = CounterMetricFamily("podbgp_peer_updates", "UPDATE messages.", labels=way)
-    data = CounterMetricFamily("podbgp_peer_bytes", "Bytes of BGP messages.", labels=way)
-    flaps = CounterMetricFamily("podbgp_peer_flaps", "Established sessions that were lost.", labels=["peer"])
-    for peer in peers:
-        count = peer.counters
-        messages.add_metric([peer.name, "in"], count.messages_in)
-        messages.add_metric([peer.name, "out"], count.messages_out)
-        updates.add_metric([peer.name, "in"], count.updates_in)
-        updates.add_metric([peer.name, "out"], count.updates_out)
-        data.add_metric([peer.name, "in"], count.bytes_in)
-        data.add_metric([peer.name, "out"], count.bytes_out)
-        flaps.add_metric([peer.name], count.flaps)
-    yield from (messages, updates, data, flaps)
-
-
-def _peer_prefixes(peers: Sequence[PeerStatus]) -> Metric:
-    prefixes = GaugeMetricFamily(
-        "podbgp_peer_prefixes",
-        "Prefixes of a peer: received, accepted by import policy, advertised to it, stale.",
-        labels=["peer", "family", "state"],
-    )
-    for peer in peers:
-        for family, counts in peer.families:
-            for state, value in counts._asdict().items():
-                prefixes.add_metric([peer.name, str(family), state], value)
-    return prefixes
 
 
 def _tables(status: DaemonStatus) -> Iterator[Metric]:

@@ -2,13 +2,14 @@
 
 A part of the daemon's event loop, so it may never hold it up: no threads, one answer for each
 connection, and a bound on everything that a client can make grow (request size, connections, the time
-to ask and to take the answer).  It serves what `bgpd/metrics.py` renders and knows nothing of BGP.
+to ask and to take the answer).  Metrics are rendered a slice in each turn of the loop, and once for all who
+ask meanwhile.  It serves what `bgpd/metrics.py` renders and knows nothing of BGP.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from http import HTTPStatus
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -21,6 +22,11 @@ LONGEST_REQUEST = 8192
 TIMEOUT = 10.0
 """Seconds for a whole exchange: the request, the answer, the close."""
 
+Rendering = Generator[None, None, bytes]
+"""Yields between slices, and returns the text."""
+Finish = Callable[[bytes], None]
+"""Takes the whole response."""
+
 _TEXT = "text/plain; charset=utf-8"
 
 
@@ -29,7 +35,7 @@ class MetricsServer:
 
     def __init__(
         self,
-        metrics: Callable[[], bytes],
+        metrics: Callable[[], Rendering],
         unhealthy: Callable[[], str],
         *,
         timeout: float = TIMEOUT,
@@ -39,6 +45,8 @@ class MetricsServer:
         self._timeout = timeout
         self._server: asyncio.Server | None = None
         self._connections: set[_Connection] = set()
+        self._rendering: Rendering | None = None
+        self._waiting: list[Finish] = []
 
     async def start(self, endpoint: Endpoint) -> None:
         """Listen; OSError when the address is not ours or the port is taken."""
@@ -54,6 +62,7 @@ class MetricsServer:
     async def close(self) -> None:
         if self._server is None:
             return
+        self._end_rendering()
         self._server.close()
         for connection in tuple(self._connections):
             connection.abort()
@@ -67,17 +76,43 @@ class MetricsServer:
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
-    def _answer(self, method: str, path: str) -> bytes:
+    def _answer(self, method: str, path: str, finish: Finish) -> None:
         path = path.partition("?")[0]
         if path not in ("/metrics", "/healthz"):
-            return _response(HTTPStatus.NOT_FOUND, b"There are /metrics and /healthz.\n")
-        if method != "GET":
-            return _response(HTTPStatus.METHOD_NOT_ALLOWED, b"", extra="Allow: GET\r\n")
-        if path == "/metrics":
-            return _response(HTTPStatus.OK, self._metrics(), CONTENT_TYPE_LATEST)
-        if reason := self._unhealthy():
-            return _response(HTTPStatus.SERVICE_UNAVAILABLE, f"{reason}\n".encode())
-        return _response(HTTPStatus.OK, b"ok\n")
+            finish(_response(HTTPStatus.NOT_FOUND, b"There are /metrics and /healthz.\n"))
+        elif method != "GET":
+            finish(_response(HTTPStatus.METHOD_NOT_ALLOWED, b"", extra="Allow: GET\r\n"))
+        elif path == "/metrics":
+            self._waiting.append(finish)
+            if self._rendering is None:
+                self._rendering = self._metrics()
+                self._render(self._rendering)
+        elif reason := self._unhealthy():
+            finish(_response(HTTPStatus.SERVICE_UNAVAILABLE, f"{reason}\n".encode()))
+        else:
+            finish(_response(HTTPStatus.OK, b"ok\n"))
+
+    def _render(self, rendering: Rendering) -> None:
+        """One slice; the last one answers everybody who has asked by now."""
+        if rendering is not self._rendering:
+            return
+        try:
+            next(rendering)
+        except StopIteration as end:
+            waiting = self._end_rendering()
+            response = _response(HTTPStatus.OK, end.value, CONTENT_TYPE_LATEST)
+            for finish in waiting:
+                finish(response)
+        except Exception:
+            self._end_rendering()  # the next one who asks begins anew
+            raise
+        else:
+            asyncio.get_running_loop().call_soon(self._render, rendering)
+
+    def _end_rendering(self) -> list[Finish]:
+        self._rendering = None
+        waiting, self._waiting = self._waiting, []
+        return waiting
 
 
 def _response(status: HTTPStatus, body: bytes, content_type: str = _TEXT, extra: str = "") -> bytes:
@@ -91,12 +126,14 @@ def _response(status: HTTPStatus, body: bytes, content_type: str = _TEXT, extra:
 class _Connection(asyncio.Protocol):
     """One request, one answer, and the end."""
 
-    def __init__(self, answer: Callable[[str, str], bytes], others: set[_Connection], timeout: float) -> None:
+    def __init__(
+        self, answer: Callable[[str, str, Finish], None], others: set[_Connection], timeout: float
+    ) -> None:
         self._answer = answer
         self._others = others
         self._timeout = timeout
         self._received = bytearray()
-        self._answered = False
+        self._asked = False
         self._transport: asyncio.Transport | None = None
         self._deadline: asyncio.TimerHandle | None = None
 
@@ -110,12 +147,14 @@ class _Connection(asyncio.Protocol):
         self._deadline = asyncio.get_running_loop().call_later(self._timeout, transport.abort)
 
     def data_received(self, data: bytes) -> None:
-        if self._answered:
+        if self._asked:
             return
         self._received += data
         if b"\r\n\r\n" in self._received:
-            self._finish(self._reply())
+            self._asked = True
+            self._reply()
         elif len(self._received) > LONGEST_REQUEST:
+            self._asked = True
             self._finish(_response(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, b""))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  the signature of asyncio.Protocol
@@ -127,15 +166,15 @@ class _Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def _reply(self) -> bytes:
+    def _reply(self) -> None:
         words = self._received.partition(b"\r\n")[0].decode("latin-1").split(" ")
+        self._received.clear()
         if len(words) != 3 or not words[2].startswith("HTTP/1."):
-            return _response(HTTPStatus.BAD_REQUEST, b"")
-        return self._answer(words[0], words[1])
+            self._finish(_response(HTTPStatus.BAD_REQUEST, b""))
+        else:
+            self._answer(words[0], words[1], self._finish)
 
     def _finish(self, response: bytes) -> None:
-        self._answered = True
-        self._received.clear()
-        if self._transport is not None:
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.write(response)
             self._transport.close()

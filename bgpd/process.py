@@ -116,10 +116,10 @@ class Role(ABC):
         endpoint = self.config.metrics_listen
         if endpoint is None:
             return
-        from bgpd.metrics import exposition, registry_of  # noqa: PLC0415  3 MB that many do without
+        from bgpd.metrics import Metrics  # noqa: PLC0415  3 MB that many do without
 
-        registry = registry_of(self.view, self.meters)
-        self._metrics = MetricsServer(lambda: exposition(registry), lambda: self.unhealthy)
+        metrics = Metrics(self.view, self.meters)
+        self._metrics = MetricsServer(metrics.exposition, lambda: self.unhealthy)
         try:
             await self._metrics.start(endpoint)
         except OSError as error:

@@ -95,8 +95,13 @@ class RoleView(ABC):
     # -- peers and the whole ----------------------------------------------------------------------
 
     def peers(self) -> Iterator[PeerStatus]:
-        """Every configured peer."""
-        return iter(self._daemon.peer_statuses())
+        """Every peer, one after the other: each is asked only when the reader wants it."""
+        return map(self._daemon.peer_status, list(self._daemon.peers.values()))
+
+    def range_of(self, name: PeerName) -> str | None:
+        """The range of clients that a peer came from; empty for an entry of its own, None when it is gone."""
+        state = self._daemon.peers.get(name)
+        return None if state is None else state.config.range
 
     def peer(self, name: PeerName) -> PeerStatus | None:
         """One configured peer."""
@@ -131,10 +136,8 @@ class RoleView(ABC):
     def _table_counts(self) -> Iterator[TableCount]:
         rib = self._daemon.rib
         for family in Family:
-            counts = [rib.counts(name, family) for name in rib.peers()]
+            received, accepted = rib.totals(family)
             selected = rib.loc_rib(family).selected
-            received = sum(count.received for count in counts)
-            accepted = sum(count.accepted for count in counts)
             yield TableCount(Table.ADJ_IN_PRE, family, received, received)
             yield TableCount(Table.ADJ_IN_POST, family, accepted, accepted)
             yield TableCount(Table.LOC_RIB, family, len(selected), sum(map(len, selected.values())))

@@ -447,6 +447,21 @@ class Rib:
             return FamilyCounts(0, 0, 0, 0)
         return FamilyCounts(len(table), table.accepted, 0, table.stale)
 
+    def totals(self, family: Family) -> tuple[int, int]:
+        """How many paths all peers have announced, and how many of them policy accepts.
+
+        In one loop without calls: with 5,000 peers this is asked while they are served.
+        """
+        size, received, accepted = _SIZE[family], 0, 0
+        for peer in self._peers.values():
+            table = peer.tables.get(size)
+            if table is not None:
+                plain, added = table.plain, table.added
+                fine = len(plain.accepted) + len(added.accepted)
+                accepted += fine
+                received += fine + len(plain.refused) + len(added.refused)
+        return received, accepted
+
     def decision(self, nlri: Prefix) -> Decision:
         """The decision on a prefix with its reasons, made again now."""
         return self._loc[len(nlri.address)].decision(nlri)

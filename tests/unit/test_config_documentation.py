@@ -56,6 +56,7 @@ DERIVED = {
     "peers.name": "from address",
     "peers.interface": "from address",
     "peers.kind": "from asn",
+    "peers.range": "of a peer that has no entry",
     "path": "of the file itself",
     "warnings": "of the file itself",
 }

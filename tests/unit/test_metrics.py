@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bgpd.config import Endpoint
 from bgpd.meters import Histogram, Meters, measure_loop_lag
-from bgpd.metrics import exposition, registry_of
+from bgpd.metrics import SLICE, Metrics, whole
 from bgpd.metrics_server import LONGEST_REQUEST, MOST_CONNECTIONS, MetricsServer
 from routes.path import PeerKind, PeerName
 from routes.peer import Counters, FamilyCounts, PeerStatus, SessionState
@@ -32,6 +34,7 @@ UP = PeerStatus(
     families=((Family.IPV4, FamilyCounts(received=5, accepted=4, advertised=3, stale=1)),),
 )
 DOWN = PeerStatus(PeerName("fe80::1%eth0"), PeerKind.IBGP, 65000, 65000, SessionState.ACTIVE)
+CLIENT = replace(UP, name=PeerName("10.0.0.1"), kind=PeerKind.IBGP, asn=65000)
 STATUS = DaemonStatus(
     version="1.2.3",
     role="agent",
@@ -50,12 +53,21 @@ NOTHING = DaemonStatus("1.2.3", "agent", 65000, 1, 1.0, Convergence(complete=Tru
 class Daemon:
     """A daemon that stands still."""
 
-    def __init__(self, status: DaemonStatus = STATUS, peers: tuple[PeerStatus, ...] = (UP, DOWN)) -> None:
+    def __init__(
+        self, status: DaemonStatus = STATUS, peers: tuple[PeerStatus, ...] = (UP, DOWN, CLIENT)
+    ) -> None:
         self._status = status
         self._peers = peers
 
-    def peers(self) -> tuple[PeerStatus, ...]:
+    def peers(self) -> Iterable[PeerStatus]:
         return self._peers
+
+    def now_has(self, peers: Iterable[PeerStatus]) -> None:
+        self._peers = tuple(peers)
+
+    def range_of(self, name: PeerName) -> str:
+        """Addresses in 10.0.0.0/8 are clients without an entry."""
+        return "10.0.0.0/8" if name.startswith("10.") else ""
 
     def status(self) -> DaemonStatus:
         return self._status
@@ -78,7 +90,10 @@ def worked() -> Meters:
 
 def scraped(daemon: Daemon, meters: Meters) -> dict[str, float]:
     """Samples by name and labels, as `name{a=x,b=y}`."""
-    text = exposition(registry_of(daemon, meters)).decode()
+    return samples_of(whole(Metrics(daemon, meters).exposition()).decode())
+
+
+def samples_of(text: str) -> dict[str, float]:
     samples = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -90,7 +105,7 @@ def scraped(daemon: Daemon, meters: Meters) -> dict[str, float]:
 @pytest.mark.parametrize(
     ("sample", "value"),
     [
-        ("podbgp_sessions{state=Established}", 1),
+        ("podbgp_sessions{state=Established}", 2),
         ("podbgp_sessions{state=Active}", 1),
         ("podbgp_sessions{state=Idle}", 0),
         ("podbgp_peer_up{peer=192.0.2.1}", 1),
@@ -103,6 +118,13 @@ def scraped(daemon: Daemon, meters: Meters) -> dict[str, float]:
         ("podbgp_peer_flaps_total{peer=192.0.2.1}", 2),
         ("podbgp_peer_prefixes{family=ipv4,peer=192.0.2.1,state=accepted}", 4),
         ("podbgp_peer_prefixes{family=ipv4,peer=192.0.2.1,state=stale}", 1),
+        ("podbgp_clients{range=10.0.0.0/8,state=Established}", 1),
+        ("podbgp_clients{range=10.0.0.0/8,state=Idle}", 0),
+        ("podbgp_clients_messages_total{direction=in,range=10.0.0.0/8}", 10),
+        ("podbgp_clients_updates_total{direction=out,range=10.0.0.0/8}", 8),
+        ("podbgp_clients_bytes_total{direction=out,range=10.0.0.0/8}", 800),
+        ("podbgp_clients_flaps_total{range=10.0.0.0/8}", 2),
+        ("podbgp_clients_prefixes{family=ipv4,range=10.0.0.0/8,state=advertised}", 3),
         ("podbgp_rib_prefixes{family=ipv4,table=loc-rib}", 4),
         ("podbgp_rib_paths{family=ipv4,table=loc-rib}", 9),
         ("podbgp_initial_convergence_complete", 0),
@@ -136,6 +158,81 @@ def test_a_daemon_that_has_done_nothing_yet_can_be_scraped() -> None:
     assert samples["podbgp_config_last_reload_failed"] == 0
 
 
+def client(number: int, counters: Counters) -> PeerStatus:
+    return replace(CLIENT, name=PeerName(f"10.0.0.{number}"), counters=counters)
+
+
+def test_clients_of_a_range_have_no_series_of_their_own() -> None:
+    many = tuple(client(number, Counters()) for number in range(200))
+    samples = scraped(Daemon(STATUS, (UP, *many)), Meters())
+    assert not any("10.0.0.1" in name for name in samples)
+    assert samples["podbgp_clients{range=10.0.0.0/8,state=Established}"] == 200
+    assert samples["podbgp_peer_up{peer=192.0.2.1}"] == 1
+
+
+def test_what_clients_counted_never_falls() -> None:
+    """A sum that falls looks like a restart of the daemon, and makes a huge rate."""
+    daemon = Daemon(STATUS, (client(1, Counters(messages_in=100)), client(2, Counters(messages_in=10))))
+    metrics = Metrics(daemon, Meters())
+    seen = []
+    for peers in (
+        daemon.peers(),
+        (client(2, Counters(messages_in=11)),),  # the first one is gone
+        (client(1, Counters(messages_in=3)), client(2, Counters(messages_in=11))),  # it is back, from 0
+        (client(1, Counters(messages_in=2)),),  # gone and back between two scrapes
+        (),
+    ):
+        daemon.now_has(peers)
+        samples = samples_of(whole(metrics.exposition()).decode())
+        seen.append(samples["podbgp_clients_messages_total{direction=in,range=10.0.0.0/8}"])
+    assert seen == [110, 111, 114, 116, 116]
+
+
+def test_a_name_can_not_break_the_format() -> None:
+    odd = replace(UP, name=PeerName('fe80::1%a"b\\c'))
+    assert scraped(Daemon(STATUS, (odd,)), Meters())['podbgp_peer_up{peer=fe80::1%a"b\\c}'] == 1
+
+
+def test_a_scrape_of_many_peers_lets_others_run_in_between() -> None:
+    asked = []
+
+    class Busy(Daemon):
+        def peers(self) -> Iterator[PeerStatus]:
+            for number in range(100):
+                asked.append(number)
+                yield client(number, Counters())
+
+    ticks = count(0)
+    scrape = Metrics(Busy(), Meters(), clock=lambda: next(ticks) * SLICE / 10).exposition()
+    slices = []
+    for _ in range(3):
+        next(scrape)
+        slices.append(len(asked))
+    assert slices == [10, 20, 30]
+
+
+def test_those_who_ask_meanwhile_share_one_rendering() -> None:
+    started = []
+
+    def rendering() -> Generator[None, None, bytes]:
+        started.append(1)
+        for _ in range(50):
+            yield
+        return b"all"
+
+    async def run() -> None:
+        server = MetricsServer(rendering, str)
+        await server.start(Endpoint(parse_address("127.0.0.1"), 0))
+        ask = b"GET /metrics HTTP/1.1\r\n\r\n"
+        answers = await asyncio.gather(*(exchange(server.port, ask) for _ in range(5)))
+        again = await exchange(server.port, ask)
+        await server.close()
+        assert [*answers, again] == [(200, b"all")] * 6
+
+    asyncio.run(run())
+    assert len(started) < 6
+
+
 def test_the_documentation_lists_every_metric_and_no_other() -> None:
     samples = {
         re.sub(r"\{.*", "", name) for name in scraped(Daemon(), worked()) if name.startswith("podbgp_")
@@ -167,10 +264,10 @@ def test_a_held_up_event_loop_is_seen() -> None:
 
 def served(test: Callable[[int], Awaitable[None]], unhealthy: str = "", timeout: float = 5.0) -> None:
     """Run `test` against a listener on a free loopback port."""
-    registry = registry_of(Daemon(), worked())
+    metrics = Metrics(Daemon(), worked())
 
     async def run() -> None:
-        server = MetricsServer(lambda: exposition(registry), lambda: unhealthy, timeout=timeout)
+        server = MetricsServer(metrics.exposition, lambda: unhealthy, timeout=timeout)
         await server.start(Endpoint(parse_address("127.0.0.1"), 0))
         try:
             async with asyncio.timeout(20):
@@ -219,7 +316,7 @@ def test_only_two_things_can_be_asked(request_bytes: bytes, status: int) -> None
 def test_metrics_arrive_whole() -> None:
     async def ask(port: int) -> None:
         _, body = await exchange(port, b"GET /metrics HTTP/1.1\r\n\r\n")
-        assert b'podbgp_peer_up{peer="192.0.2.1"} 1.0' in body
+        assert b'podbgp_peer_up{peer="192.0.2.1"} 1\n' in body
         assert b"process_resident_memory_bytes" in body
 
     served(ask)
@@ -256,7 +353,7 @@ def test_many_connections_do_not_keep_others_out_for_ever() -> None:
 
 def test_close_ends_open_connections() -> None:
     async def run() -> None:
-        server = MetricsServer(bytes, str)
+        server = MetricsServer(Metrics(Daemon(), Meters()).exposition, str)
         await server.start(Endpoint(parse_address("127.0.0.1"), 0))
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         await asyncio.sleep(0.05)
