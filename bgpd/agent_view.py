@@ -106,6 +106,8 @@ class AgentView(RoleView):
     def status(self) -> DaemonStatus:
         """The daemon as a whole."""
         status = super().status()
+        if not self._fib.learned.held:
+            status = replace(status, convergence=status.convergence._replace(held_until=0.0))
         if not self._fib.error:
             return status
         trouble = HostWarning("the kernel's routes can't be changed", self._fib.error, "")
