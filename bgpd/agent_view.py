@@ -103,9 +103,9 @@ class AgentView(RoleView):
         """Why `target` is reached as it is."""
         return explaining.explain(self._daemon.rib, target, match, self.fib_of, self._out.targets())
 
-    def status(self) -> DaemonStatus:
+    def status(self, *, received: bool = True) -> DaemonStatus:
         """The daemon as a whole."""
-        status = super().status()
+        status = super().status(received=received)
         if not self._fib.learned.held:
             status = replace(status, convergence=status.convergence._replace(held_until=0.0))
         if not self._fib.error:

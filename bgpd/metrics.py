@@ -29,7 +29,7 @@ from bgpd.meters import Histogram, Meters
 from bgpd.metrics_peers import ClientTotals, PeerSeries
 from routes.path import PeerName
 from routes.peer import PeerStatus
-from routes.view import DaemonStatus
+from routes.view import DaemonStatus, FibCount, TableCount
 
 SLICE = 0.003
 """Seconds of reading peers before the event loop turns."""
@@ -47,8 +47,8 @@ class MetricsSource(Protocol):
     def range_of(self, name: PeerName) -> str | None:
         """The range of clients that a peer came from; empty for an entry of its own, None when it is gone."""
 
-    def status(self) -> DaemonStatus:
-        """The daemon as a whole."""
+    def status(self, *, received: bool) -> DaemonStatus:
+        """The daemon as a whole; without `received`, without the counts of the Adj-RIBs-In."""
 
 
 class Metrics:
@@ -60,8 +60,9 @@ class Metrics:
         self._source = source
         self._clock = clock
         self._clients = ClientTotals()
+        self._collector = _DaemonCollector(source, meters)
         self._daemon = CollectorRegistry()  # the library's global one has metrics of others
-        self._daemon.register(_DaemonCollector(source, meters))
+        self._daemon.register(self._collector)
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
 
@@ -84,6 +85,7 @@ class Metrics:
         yield
         peers = series.text() + clients.text()
         yield
+        self._collector.received = series.received()
         daemon = generate_latest(self._daemon)
         yield
         return daemon + peers.encode() + generate_latest(self._process)
@@ -105,11 +107,14 @@ class _DaemonCollector(Collector):
     def __init__(self, source: MetricsSource, meters: Meters) -> None:
         self._source = source
         self._meters = meters
+        self.received: tuple[TableCount, ...] = ()
+        """The Adj-RIBs-In, as the peers of this scrape have them."""
 
     def collect(self) -> Iterator[Metric]:
-        status = self._source.status()
+        status = self._source.status(received=False)
         yield from _daemon(status)
-        yield from _tables(status)
+        yield from _tables((*self.received, *status.tables))
+        yield _fib(status.fib)
         yield from _work(self._meters)
 
 
@@ -148,25 +153,29 @@ def _daemon(status: DaemonStatus) -> Iterator[Metric]:
     )
 
 
-def _tables(status: DaemonStatus) -> Iterator[Metric]:
+def _tables(tables: Iterable[TableCount]) -> Iterator[Metric]:
     place = ["table", "family"]
     prefixes = GaugeMetricFamily("podbgp_rib_prefixes", "Prefixes in each table.", labels=place)
     paths = GaugeMetricFamily("podbgp_rib_paths", "Paths in each table.", labels=place)
-    for table in status.tables:
+    for table in tables:
         prefixes.add_metric([table.table.value, str(table.family)], table.prefixes)
         paths.add_metric([table.table.value, str(table.family)], table.paths)
+    yield from (prefixes, paths)
+
+
+def _fib(counts: Iterable[FibCount]) -> Metric:
     fib = GaugeMetricFamily(
         "podbgp_fib_entries",
         "Kernel entries of ours: wanted, installed as wanted, failed, held.",
         labels=["family", "state"],
     )
-    for count in status.fib:
+    for count in counts:
         family = str(count.family)
         fib.add_metric([family, "wanted"], count.wanted)
         fib.add_metric([family, "installed"], count.installed)
         fib.add_metric([family, "failed"], count.failed)
         fib.add_metric([family, "held"], count.held)
-    yield from (prefixes, paths, fib)
+    return fib
 
 
 def _work(meters: Meters) -> Iterator[Metric]:

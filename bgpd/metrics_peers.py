@@ -11,6 +11,8 @@ from collections.abc import Iterable
 
 from routes.path import PeerName
 from routes.peer import Counters, PeerStatus, SessionState
+from routes.prefix import Family
+from routes.view import Table, TableCount
 
 Value = int | float
 Labels = tuple[tuple[str, str], ...]
@@ -80,6 +82,8 @@ class PeerSeries:
 
     def __init__(self) -> None:
         self._states: Counter[SessionState] = Counter()
+        self._received: Counter[Family] = Counter()
+        self._accepted: Counter[Family] = Counter()
         self._up = _Family("podbgp_peer_up", _GAUGE, "Whether the session is established.")
         self._since = _Family(
             "podbgp_peer_state_since_timestamp_seconds", _GAUGE, "When the session entered its present state."
@@ -89,8 +93,19 @@ class PeerSeries:
         self._prefixes = _Family("podbgp_peer_prefixes", _GAUGE, f"Prefixes of a peer: {_PREFIXES}.")
 
     def count(self, peer: PeerStatus) -> None:
-        """Count the peer's session, whatever it is."""
+        """Count the peer's session and what it announced, whatever the peer is."""
         self._states[peer.state] += 1
+        for family, counts in peer.families:
+            self._received[family] += counts.received
+            self._accepted[family] += counts.accepted
+
+    def received(self) -> tuple[TableCount, ...]:
+        """The Adj-RIBs-In of all peers that were counted."""
+        return tuple(
+            TableCount(table, family, counts[family], counts[family])
+            for family in Family
+            for table, counts in ((Table.ADJ_IN_PRE, self._received), (Table.ADJ_IN_POST, self._accepted))
+        )
 
     def add(self, peer: PeerStatus) -> None:
         """Show the peer by itself."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import ClassVar
 
 from api.feed import Feed
 from api.select import select
 from bgpd.daemon import Daemon
+from bgpd.version import version
 from routes import explain as explaining
 from routes.loc_rib import Change
 from routes.path import PeerName
@@ -108,12 +108,12 @@ class RoleView(ABC):
         state = self._daemon.peers.get(name)
         return None if state is None else self._daemon.peer_status(state)
 
-    def status(self) -> DaemonStatus:
-        """The daemon as a whole."""
+    def status(self, *, received: bool = True) -> DaemonStatus:
+        """The daemon as a whole; `received`: with the Adj-RIBs-In, whose counts take time with many peers."""
         daemon, facts, config = self._daemon, self._facts, self._daemon.config
         peers = daemon.peers.values()
         return DaemonStatus(
-            version=version("podbgp"),
+            version=version(),
             role=self.role,
             asn=config.speaker.asn,
             router_id=config.speaker.router_id,
@@ -126,20 +126,21 @@ class RoleView(ABC):
             ),
             peers=len(peers),
             peers_established=sum(state.negotiated is not None for state in peers),
-            tables=tuple(self._table_counts()),
+            tables=tuple(self._table_counts(received=received)),
             fib=tuple(self.fib_counts()),
             warnings=facts.warnings,
             config_path=config.path,
             config_error=facts.config_error,
         )
 
-    def _table_counts(self) -> Iterator[TableCount]:
+    def _table_counts(self, *, received: bool) -> Iterator[TableCount]:
         rib = self._daemon.rib
         for family in Family:
-            received, accepted = rib.totals(family)
+            if received:
+                announced, accepted = rib.totals(family)
+                yield TableCount(Table.ADJ_IN_PRE, family, announced, announced)
+                yield TableCount(Table.ADJ_IN_POST, family, accepted, accepted)
             selected = rib.loc_rib(family).selected
-            yield TableCount(Table.ADJ_IN_PRE, family, received, received)
-            yield TableCount(Table.ADJ_IN_POST, family, accepted, accepted)
             yield TableCount(Table.LOC_RIB, family, len(selected), sum(map(len, selected.values())))
 
     # -- feeds ------------------------------------------------------------------------------------

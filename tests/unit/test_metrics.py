@@ -69,7 +69,8 @@ class Daemon:
         """Addresses in 10.0.0.0/8 are clients without an entry."""
         return "10.0.0.0/8" if name.startswith("10.") else ""
 
-    def status(self) -> DaemonStatus:
+    def status(self, *, received: bool) -> DaemonStatus:
+        assert not received, "thousands of tables are counted with the peers instead"
         return self._status
 
 
@@ -127,6 +128,9 @@ def samples_of(text: str) -> dict[str, float]:
         ("podbgp_clients_prefixes{family=ipv4,range=10.0.0.0/8,state=advertised}", 3),
         ("podbgp_rib_prefixes{family=ipv4,table=loc-rib}", 4),
         ("podbgp_rib_paths{family=ipv4,table=loc-rib}", 9),
+        ("podbgp_rib_prefixes{family=ipv4,table=adj-in-pre}", 10),
+        ("podbgp_rib_prefixes{family=ipv4,table=adj-in-post}", 8),
+        ("podbgp_rib_paths{family=ipv6,table=adj-in-post}", 0),
         ("podbgp_initial_convergence_complete", 0),
         ("podbgp_initial_convergence_waiting_peers", 1),
         ("podbgp_fib_entries{family=ipv4,state=installed}", 3),
