@@ -55,7 +55,7 @@ static void append(struct client *c, const uint8_t *data, size_t count) {
     if (length + count > size)
         text = need(realloc(text, size = 2 * (length + count)));
     memcpy(text + length, data, count);
-    if (c->own_count && c->own[c->own_count - 1].end == length) {
+    if (c->own_next < c->own_count && c->own[c->own_count - 1].end == length) {
         c->own[c->own_count - 1].end += count;
     } else {
         if (c->own_count == c->own_size)

@@ -18,7 +18,7 @@
 #include "loadgen.h"
 
 #define RETRY 0.2
-#define ANSWER 5.0                /* a speaker that does not establish a connection by then gets another */
+#define ANSWER 30.0               /* a speaker that does not establish a connection by then gets another */
 #define KEEPALIVE_EVERY 60
 #define EVENTS 1024
 #define INPUT UINT32_MAX          /* epoll's mark for stdin */
