@@ -249,15 +249,16 @@ class RouteEncoder:
         object_id: int,
     ) -> Prepared:
         hops, source, _ = entry
-        if object_id or operation is REMOVE:
-            hops = ()
-        gateways = tuple([(len(gateway) if gateway else 0, onlink) for gateway, _, onlink in hops])
-        shape = (operation, metric, size, source, gateways, object_id != 0)
+        by_object = object_id != 0
+        sizes: tuple[tuple[int, bool], ...] = ()
+        if hops and not by_object and operation is not REMOVE:
+            sizes = tuple([(len(gateway) if gateway else 0, onlink) for gateway, _, onlink in hops])
+        shape = (operation, metric, size, source, sizes, by_object)
         template = self._templates.get(shape) or self._new_template(_Shape(*shape))
-        if object_id:
+        if by_object:
             tail = template.fixed[0] + nl.U32.pack(object_id)
         else:
-            tail = template.tail(hops) if hops else template.fixed[0]
+            tail = template.tail(hops) if sizes else template.fixed[0]
         return template.pack, template.head, template.middle, template.rest, tail, template.size
 
     def _new_template(self, shape: _Shape) -> _Template:
