@@ -8,7 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from bgpd.lab import light_plan
 from bgpd.lab.plan import NODE_NETWORKS, POD_NETWORKS, Node, Plan
+
+RETRY = ["connect_retry = 1", "connect_retry_max = 2"]
+"""A lab has no time to wait for the usual pauses between attempts to connect."""
 
 
 def agent_config(plan: Plan, node: Node, socket: Path) -> str:
@@ -16,14 +20,16 @@ def agent_config(plan: Plan, node: Node, socket: Path) -> str:
     listen = dict.fromkeys(f"{session.source}:179" for session in node.sessions)
     families = len(node.pod_networks)
     allow = POD_NETWORKS[:families] + (NODE_NETWORKS[:families] if plan.routers else ())
-    lines = [
-        "[speaker]",
-        f"asn = {node.asn}",
-        f'router_id = "{node.router_id}"',
-        f"listen = {_strings(listen)}",
+    allow += light_plan.POD_NETWORKS[:families] if plan.light_nodes else ()
+    lines = ["[speaker]", f"asn = {node.asn}", f'router_id = "{node.router_id}"']
+    if plan.reflectors:
+        lines += RETRY
+    else:
+        lines.append(f"listen = {strings(listen)}")
+    lines += [
         "",
         "[agent]",
-        f"advertise = {_strings(plan.advertised(node))}",
+        f"advertise = {strings(plan.advertised(node))}",
         "",
     ]
     for session in node.sessions:
@@ -36,12 +42,13 @@ def agent_config(plan: Plan, node: Node, socket: Path) -> str:
         if not plan.dual_stack:
             lines.append('families = ["ipv4"]')
         lines.append("")
-    lines += ["[import]", f"allow = {_strings(allow)}", "", "[fib]", "protocol = 179"]
+    lines += ["[import]", f"allow = {strings(allow)}", "", "[fib]", "protocol = 179"]
     if plan.routers:
         lines += [f'preferred_source_ipv{address.version} = "{address}"' for address in node.addresses]
     lines += ["", "[api]", f'listen = "unix://{socket}"', "", "[metrics]", 'listen = "127.0.0.1:9179"', ""]
     return "\n".join(lines)
 
 
-def _strings(values: Iterable[object]) -> str:
+def strings(values: Iterable[object]) -> str:
+    """A TOML array of strings."""
     return "[" + ", ".join(f'"{value}"' for value in values) + "]"

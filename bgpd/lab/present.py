@@ -21,6 +21,7 @@ from bgpd.lab.plan import Fabric, Plan
 from bgpd.lab.prove import Answer
 
 FABRICS = {
+    Fabric.REFLECTOR: "one shared link, two route reflectors, iBGP",
     Fabric.MESH: "one shared link, iBGP full mesh",
     Fabric.FRR: "two FRR top-of-rack routers, eBGP, ECMP over both",
     Fabric.BIRD: "two BIRD top-of-rack routers, eBGP, ECMP over both",
