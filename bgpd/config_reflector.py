@@ -40,6 +40,7 @@ def read_reflector(
         if at == MOST_RANGES:
             each.wrong("range", f"is one too many: there may be {MOST_RANGES} ranges")
             break
+    _check_aggregates(table, peers)
     if not clients and not any(peer.client for peer in peers):
         table.doubtful("clients", "is missing and no peer has client = true: nobody is a client")
     return ReflectorConfig(
@@ -49,6 +50,17 @@ def read_reflector(
         deferral_time=table.optional("deferral_time", values.seconds(1, 86400), default.deferral_time),
         state_file=table.optional("state_file", _state_file, default.state_file),
     )
+
+
+def _check_aggregates(table: Table, peers: tuple[PeerConfig, ...]) -> None:
+    """An aggregate names the speaker that makes it as the next hop (RFC 4271 section 9.2.2.2)."""
+    passed_on = [peer.name for peer in peers if peer.kind is PeerKind.EBGP and not peer.next_hop_self]
+    if "aggregates" in table and passed_on:
+        table.wrong(
+            "aggregates",
+            "have this host's own address as next hop (RFC 4271 section 9.2.2.2): if it forwards, say so "
+            f"with next_hop_self = true for the eBGP peer {passed_on[0]}; otherwise announce no aggregates",
+        )
 
 
 def _range(table: Table, speaker: SpeakerConfig, folder: Path) -> ClientRange:

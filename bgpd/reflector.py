@@ -31,7 +31,7 @@ from routes.path import Path, PeerKind, PeerName
 from routes.peer import Negotiated
 from routes.policy import ImportPolicy, PeerImport
 from routes.prefix import Family, Prefix, format_router_id
-from routes.reflection import Export, Role
+from routes.reflection import Border, Export, Role
 from routes.rib import Rib
 from routes.view import ShutdownReport
 
@@ -60,7 +60,9 @@ class Outbox:
     def __init__(self, config: Config, rib: Rib) -> None:
         self.config = config
         self.roles: dict[PeerName, Role] = {}
-        self.groups = UpdateGroups(self._selected, lambda name: self.roles.get(name, Role.NON_CLIENT))
+        self.groups = UpdateGroups(
+            self._selected, lambda name: self.roles.get(name, Role.NON_CLIENT), border_of(config)
+        )
         self._rib = rib
 
     def _selected(self, family: Family) -> Iterator[tuple[Prefix, tuple[Path, ...]]]:
@@ -86,13 +88,19 @@ class Outbox:
         group = self.groups.groups_of(name).get(family)
         return 0 if group is None else group.log.size
 
-    def not_announced(self, name: PeerName) -> tuple[tuple[Family, str], ...]:  # noqa: ARG002  Outbound
-        """A reflector passes next hops on: no family lacks one."""
-        return ()
+    def not_announced(self, name: PeerName) -> tuple[tuple[Family, str], ...]:
+        """Families for which `next_hop_self` has no address that the session could carry."""
+        groups = self.groups.groups_of(name)
+        return tuple((family, group.no_next_hop) for family, group in groups.items() if group.no_next_hop)
 
     def changed(self, changes: Sequence[Change], *, hold: bool) -> None:  # noqa: ARG002  nothing is held here
         """Pass on what changed."""
         self.groups.changed(changes)
+
+
+def border_of(config: Config) -> Border:
+    """What may leave for another AS."""
+    return Border.of(config.imports.allow, _reflector(config).aggregates, config.speaker.router_id)
 
 
 def _export(config: Config, peer: PeerConfig, negotiated: Negotiated) -> Export:
@@ -240,6 +248,10 @@ class Reflector(process.Role):
         self.out.config = self.config
         self.ranges.configure(_reflector(self.config).clients)
         self._rib.set_policy(self._policy())
+        aggregates = _reflector(self.config).aggregates
+        if old.imports != self.config.imports or _reflector(old).aggregates != aggregates:
+            self.daemon.flush()
+            self.out.groups.redraw(border_of(self.config))
 
     def freeze(self) -> None:
         """Clients are told nothing of what closing sessions withdraw."""

@@ -1,22 +1,24 @@
 """Who may hear which path, and what a path looks like when it is passed on (RFC 4456).
 
 A reflector's peers have roles, and a role decides alone: from a client to everybody, from a non-client to
-clients, from another AS to everybody inside.  Towards another AS only what clients announce leaves, in the
-spirit of RFC 8212.  The next hop, local preference, MED and unknown attributes of a reflected path stay as
-they are (section 10); ORIGINATOR_ID and CLUSTER_LIST are what is added (section 8).
+clients, from another AS to everybody inside.  Towards another AS only what clients announce leaves, and of
+that only what the operator listed, in the spirit of RFC 8212.  The next hop, local preference, MED and
+unknown attributes of a reflected path stay as they are (section 10); ORIGINATOR_ID and CLUSTER_LIST are what
+is added (section 8).
 
 Pure: neither sends anything nor knows a session.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from typing import NamedTuple
 
 from routes.adj_rib_out import prepended
 from routes.path import Path, PathAttributes, PeerKind, Source
-from routes.policy import DEFAULT_LOCAL_PREF
-from routes.prefix import Address
+from routes.policy import DEFAULT_LOCAL_PREF, AllowEntry, compile_prefixes
+from routes.prefix import Address, Family, Prefix, format_address
 
 NO_EXPORT = 0xFFFFFF01
 NO_ADVERTISE = 0xFFFFFF02
@@ -45,9 +47,8 @@ def may_hear(source: Role, target: Role) -> bool:
 def why_not(source: Role, target: Role) -> str:
     """The rule behind a refusal of `may_hear`, in a sentence."""
     if target is Role.EXTERNAL:
-        return (
-            f"only clients' prefixes are announced to another AS, and this path comes from a {source.value}"
-        )
+        whose = "a non-client" if source is Role.NON_CLIENT else "another AS"
+        return f"only clients' prefixes are announced to another AS, and this path comes from {whose}"
     return "a path from a non-client is passed on to clients alone (RFC 4456 section 6)"
 
 
@@ -64,6 +65,48 @@ class Export(NamedTuple):
     prepend: int = 0
     communities: tuple[int, ...] = ()
     large_communities: tuple[tuple[int, int, int], ...] = ()
+
+
+class Border(NamedTuple):
+    """What may leave for another AS: nothing but what the operator listed."""
+
+    admits: Mapping[int, Callable[[Prefix], bool]]
+    """By the size of an address: whether a client's prefix may leave."""
+    aggregates: tuple[Prefix, ...] = ()
+    """Announced instead of the clients' prefixes inside them."""
+    bgp_id: int = 0
+    """Ours, for AGGREGATOR."""
+
+    @classmethod
+    def of(cls, allow: Iterable[AllowEntry], aggregates: tuple[Prefix, ...] = (), bgp_id: int = 0) -> Border:
+        """The border that `[import] allow` draws, which is one for both directions."""
+        entries = tuple(allow)
+        return cls({size: compile_prefixes(entries, (), size) for size in (4, 16)}, aggregates, bgp_id)
+
+    def why_kept(self, nlri: Prefix) -> str:
+        """Why a prefix may not leave, in a sentence; empty when it may."""
+        if self.admits[len(nlri.address)](nlri):
+            return ""
+        return f"no entry of [import] allow admits {nlri}, and nothing else is announced to another AS"
+
+
+CLOSED = Border.of(())
+"""Nothing leaves."""
+
+
+def next_hop_sizes(family: Family, *, extended: bool) -> tuple[int, ...]:
+    """How many bytes a next hop of a family may have on a session (RFC 8950 for IPv4 over IPv6)."""
+    if family is Family.IPV6:
+        return (16,)
+    return (4, 16) if extended else (4,)
+
+
+def unfit_next_hop(next_hop: Address, family: Family) -> str:
+    """Why a next hop of another size than `next_hop_sizes` can't be told, in a sentence."""
+    shown = format_address(next_hop)
+    if family is Family.IPV6:
+        return f"an IPv6 prefix can't have the IPv4 next hop {shown}"
+    return f"its next hop {shown} is IPv6, and extended next hop (RFC 8950) was not negotiated"
 
 
 def refused_by_community(attributes: PathAttributes, target: Role) -> str:

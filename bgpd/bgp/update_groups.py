@@ -19,16 +19,28 @@ from typing import NamedTuple, Protocol
 import structlog
 
 from bgpd.bgp import codec
-from bgpd.bgp.fanout import FanoutLog
+from bgpd.bgp.fanout import Cursor, FanoutLog
 from bgpd.bgp.group_encoder import GroupEncoder, Key
 from bgpd.bgp.message import Notification, RefreshKind, RouteRefresh
 from bgpd.bgp.notifications import Cease, cease
 from bgpd.bgp.outflow import Outflow
+from routes.aggregates import Aggregates
 from routes.loc_rib import Change
-from routes.path import Path, PathAttributes, PeerName
+from routes.path import LOCAL_PEER, Path, PathAttributes, PeerKind, PeerName, Source
 from routes.peer import Negotiated
-from routes.prefix import Family, Prefix
-from routes.reflection import Export, Role, exported, may_hear, refused_by_community, why_not
+from routes.prefix import Address, Family, Prefix, format_address
+from routes.reflection import (
+    CLOSED,
+    Border,
+    Export,
+    Role,
+    exported,
+    may_hear,
+    next_hop_sizes,
+    refused_by_community,
+    unfit_next_hop,
+    why_not,
+)
 
 log = structlog.get_logger()
 
@@ -52,14 +64,20 @@ class GroupKey(NamedTuple):
     extended_next_hop: bool
 
 
+class Pump(Protocol):
+    """What writes to a client."""
+
+    def pump(self) -> None: ...
+    def send_now(self, data: bytes | memoryview) -> int: ...
+
+
 class Client(Protocol):
     """The part of a session that is needed here."""
 
     @property
     def name(self) -> PeerName: ...
     def send(self, data: bytes) -> None: ...
-    def attach(self, feed: Outflow) -> None: ...
-    def pump(self) -> None: ...
+    def attach(self, feed: Outflow) -> Pump | None: ...
     def reset(self, notification: Notification) -> None: ...
 
 
@@ -87,12 +105,12 @@ class Identities:
         """The number of a peer, whichever session it uses."""
         return self._sources.setdefault(peer, len(self._sources) + 1)
 
-    def path_id(self, path: Path) -> int:
+    def path_id(self, peer: PeerName, received: int) -> int:
         """Ours, for a path of one source with one received ID (RFC 7911 section 3)."""
-        of_peer = self._path_ids.setdefault(path.source.peer, {})
-        path_id = of_peer.get(path.path_id)
+        of_peer = self._path_ids.setdefault(peer, {})
+        path_id = of_peer.get(received)
         if path_id is None:
-            path_id = of_peer[path.path_id] = self._next_path_id
+            path_id = of_peer[received] = self._next_path_id
             self._next_path_id += 1
         return path_id
 
@@ -110,6 +128,7 @@ class UpdateGroup:
         member: Negotiated,
         role_of: Callable[[PeerName], Role],
         identities: Identities,
+        border: Border = CLOSED,
     ) -> None:
         self.key = key
         self.members: set[PeerName] = set()
@@ -117,25 +136,68 @@ class UpdateGroup:
         self.log: FanoutLog[Key] = FanoutLog(self.encoder)
         self._role_of = role_of
         self._identities = identities
+        self._next_hop_sizes = next_hop_sizes(key.family, extended=key.extended_next_hop)
+        self._draw(border)
+
+    def _draw(self, border: Border) -> None:
+        """What leaves; an aggregate needs a next hop of ours (RFC 4271 section 9.2.2.2)."""
+        key, own = self.key, self.key.export.next_hop
+        self._border = border
+        mine = [each for each in border.aggregates if each.family is key.family]
+        if key.role is not Role.EXTERNAL or own is None or len(own) not in self._next_hop_sizes:
+            mine = []
+        self._aggregates = Aggregates(mine)
 
     @property
     def name(self) -> str:
         """For a person: `ipv4 client`, with what sets it apart."""
-        key = self.key
+        key, export = self.key, self.key.export
         extra = {
             f"add-path {key.add_paths}": key.add_paths,
             "2-octet AS": not key.four_octet,
             "extended next hop": key.extended_next_hop,
-            "next-hop-self": key.export.next_hop is not None,
+            f"next hop {format_address(export.next_hop or Address(bytes(4)))}": export.next_hop is not None,
+            f"local-pref {export.local_pref}": export.local_pref is not None,
+            f"med {export.med}": export.med is not None,
+            f"prepend {export.prepend}": export.prepend,
+            " ".join(f"{each >> 16}:{each & 0xFFFF}" for each in export.communities): export.communities,
+            " ".join(":".join(map(str, each)) for each in export.large_communities): export.large_communities,
         }
         return " ".join((str(key.family), key.role.value, *(text for text, so in extra.items() if so)))
 
+    @property
+    def no_next_hop(self) -> str:
+        """Why our own address can't be the next hop of anything here, in a sentence; empty when it can."""
+        own = self.key.export.next_hop
+        return "" if own is None or len(own) in self._next_hop_sizes else unfit_next_hop(own, self.key.family)
+
     def why_refused(self, path: Path) -> str:
-        """Why the group is not told a path, in a sentence; empty when it is."""
+        """Why the group is not told a path, in a sentence; empty when it is, or an aggregate instead."""
         source, target = self._role_of(path.source.peer), self.key.role
         if not may_hear(source, target):
             return why_not(source, target)
-        return refused_by_community(path.attributes, target)
+        if refused := refused_by_community(path.attributes, target):
+            return refused
+        if target is Role.EXTERNAL and (kept := self._border.why_kept(path.nlri)):
+            return kept
+        next_hop = self.key.export.next_hop or path.attributes.next_hop
+        return "" if len(next_hop) in self._next_hop_sizes else unfit_next_hop(next_hop, self.key.family)
+
+    def aggregate_of(self, nlri: Prefix) -> Prefix | None:
+        """The aggregate that the group is told, if any, in place of a prefix that it could be told."""
+        return self._aggregates.of(nlri)
+
+    def aggregates(self) -> list[Prefix]:
+        """The aggregates that the group is told now."""
+        return self._aggregates.announced()
+
+    def aggregate(self, nlri: Prefix) -> Path | None:
+        """An aggregate as a path of this speaker's own; None while it stands for nothing."""
+        asn, bgp_id = self.key.export.asn, self._border.bgp_id
+        attributes = self._aggregates.attributes(nlri, asn, bgp_id)
+        if attributes is None:
+            return None
+        return Path(nlri, attributes, Source(LOCAL_PEER, PeerKind.LOCAL, asn, bgp_id, Address(bytes(4))))
 
     def told(self, path: Path) -> PathAttributes:
         """What the members are told of a path."""
@@ -143,13 +205,13 @@ class UpdateGroup:
 
     def put(self, selected: Iterable[tuple[Prefix, tuple[Path, ...], tuple[Path, ...]]]) -> None:
         """Take new selections: prefix, what was selected before, and what is now."""
-        log, add_paths, role = self.log, self.key.add_paths, self.key.role
-        told: dict[int, PathAttributes] = {}
+        if self.key.add_paths or self.key.role is Role.EXTERNAL:
+            self._put_paths(selected)
+            return
+        log, role, sizes, own = self.log, self.key.role, self._next_hop_sizes, self.key.export.next_hop
+        told: dict[int, PathAttributes | None] = {}
         source_of, role_of = self._identities.source, self._role_of
         for nlri, before, after in selected:
-            if add_paths:
-                self._put_paths(nlri, before, after)
-                continue
             if not after:
                 log.remove((nlri, 0))
                 continue
@@ -157,23 +219,69 @@ class UpdateGroup:
             if before and before[0] is path:
                 continue  # only what forwards beside it changed
             attributes, peer = path.attributes, path.source.peer
-            if not may_hear(role_of(peer), role) or refused_by_community(attributes, role):
+            known = id(attributes)
+            if known not in told:
+                refused = (
+                    refused_by_community(attributes, role) or len(own or attributes.next_hop) not in sizes
+                )
+                told[known] = None if refused else exported(path, role, self.key.export)
+            mine = told[known]
+            if mine is None or not may_hear(role_of(peer), role):
                 log.remove((nlri, 0))
                 continue
-            mine = told.get(id(attributes))
-            if mine is None:
-                mine = told[id(attributes)] = exported(path, role, self.key.export)
             log.put((nlri, 0), source_of(peer), mine)
 
-    def _put_paths(self, nlri: Prefix, before: tuple[Path, ...], after: tuple[Path, ...]) -> None:
-        path_id = self._identities.path_id
-        now = {path_id(path): path for path in after[: self.key.add_paths] if not self.why_refused(path)}
-        for gone in {path_id(path) for path in before} - now.keys():
-            self.log.remove((nlri, gone))
-        for number, path in now.items():
-            mine = self.told(path)
-            if self.log.entry((nlri, number)) != (self._identities.source(path.source.peer), mine):
-                self.log.put((nlri, number), self._identities.source(path.source.peer), mine)
+    def _put_paths(self, selected: Iterable[tuple[Prefix, tuple[Path, ...], tuple[Path, ...]]]) -> None:
+        """The same where a prefix can have several paths, or an aggregate can take its place."""
+        most, touched = self.key.add_paths or 1, dict[Prefix, None]()
+        told: dict[int, PathAttributes] = {}
+        for nlri, before, after in selected:
+            now = [path for path in after[:most] if not self.why_refused(path)]
+            aggregate = self._aggregates.of(nlri)
+            if aggregate is not None:
+                self._aggregates.note(aggregate, nlri, now[0].attributes.origin if now else None)
+                touched[aggregate] = None
+                now = []
+            keys = {(nlri, self._number(path.source.peer, path.path_id)): path for path in now}
+            for path in before:
+                key = (nlri, self._number(path.source.peer, path.path_id))
+                if key not in keys and key != (aggregate, self._number(LOCAL_PEER, 0)):
+                    self.log.remove(key)
+            for key, path in keys.items():
+                mine = told.get(id(path.attributes))
+                if mine is None:
+                    mine = told[id(path.attributes)] = self.told(path)
+                self._announce(key, path.source.peer, mine)
+        for aggregate in touched:
+            self._put_aggregate(aggregate)
+
+    def _number(self, peer: PeerName, path_id: int) -> int:
+        return self._identities.path_id(peer, path_id) if self.key.add_paths else 0
+
+    def _announce(self, key: Key, peer: PeerName, mine: PathAttributes) -> None:
+        source = self._identities.source(peer)
+        if self.log.entry(key) != (source, mine):
+            self.log.put(key, source, mine)
+
+    def _put_aggregate(self, nlri: Prefix) -> None:
+        path, key = self.aggregate(nlri), (nlri, self._number(LOCAL_PEER, 0))
+        if path is None:
+            self.log.remove(key)
+        else:
+            self._announce(key, LOCAL_PEER, self.told(path))
+
+    def redraw(self, border: Border, selected: Iterable[tuple[Prefix, tuple[Path, ...]]]) -> None:
+        """Take another border, and announce and withdraw what that changes."""
+        before = self._aggregates.announced()
+        self._draw(border)
+        self.put((nlri, paths, paths) for nlri, paths in selected)
+        self.log.commit()
+        for nlri in before:
+            key = (nlri, self._number(LOCAL_PEER, 0))
+            entry = self.log.entry(key)
+            if entry is not None and entry[0] == self._identities.source(LOCAL_PEER):
+                self._put_aggregate(nlri)
+        self.log.commit()
 
 
 @dataclass(slots=True)
@@ -184,14 +292,39 @@ class _Member:
     negotiated: Negotiated
     outflow: Outflow
     groups: dict[Family, UpdateGroup]
+    pump: Pump | None = None
+    only: Cursor[Key] | None = None
+    """The cursor of a client with one family."""
+
+
+def _write(member: _Member) -> None:
+    """Write what a member has not got; mostly that is the tail of its log, and nothing is in the way."""
+    pump, cursor = member.pump, member.only
+    if pump is None:
+        return
+    if cursor is not None:
+        tail = cursor.log.tail
+        if tail is not None and cursor.takes(tail) and not cursor.rest:
+            size = pump.send_now(tail.data)
+            if size == tail.size:
+                cursor.seq = tail.end
+                cursor.messages += tail.messages
+                return
+            member.outflow.took(cursor, tail, size)
+        elif cursor.caught_up:
+            return
+    pump.pump()
 
 
 class UpdateGroups:
     """All groups of a reflector."""
 
-    def __init__(self, selected: Selected, role_of: Callable[[PeerName], Role]) -> None:
+    def __init__(
+        self, selected: Selected, role_of: Callable[[PeerName], Role], border: Border = CLOSED
+    ) -> None:
         self._selected = selected
         self._role_of = role_of
+        self._border = border
         self._identities = Identities()
         self._groups: dict[GroupKey, UpdateGroup] = {}
         self._members: dict[PeerName, _Member] = {}
@@ -225,7 +358,9 @@ class UpdateGroups:
             member.outflow.add(family, cursor)
             if self._complete:
                 cursor.at_end(codec.encode_end_of_rib(family, negotiated))
-        client.attach(member.outflow)
+        member.pump = client.attach(member.outflow)
+        if len(member.groups) == 1:
+            member.only = next(iter(member.outflow.cursors.values()))
         self._pump_soon((member,))
 
     def _group(self, family: Family, negotiated: Negotiated, terms: Terms) -> UpdateGroup:
@@ -234,7 +369,9 @@ class UpdateGroups:
         key = GroupKey(family, terms.role, terms.export, negotiated.four_octet, add_paths, extended)
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = UpdateGroup(key, negotiated, self._role_of, self._identities)
+            group = self._groups[key] = UpdateGroup(
+                key, negotiated, self._role_of, self._identities, self._border
+            )
             group.put((nlri, (), selected) for nlri, selected in self._selected(family))
             group.log.commit()
         return group
@@ -275,6 +412,14 @@ class UpdateGroups:
         self._pump_soon(self._members.values())
 
     # -- changes ----------------------------------------------------------------------------------
+
+    def redraw(self, border: Border) -> None:
+        """Let other prefixes than before leave the AS."""
+        self._border = border
+        for group in self._groups.values():
+            if group.key.role is Role.EXTERNAL:
+                group.redraw(border, self._selected(group.key.family))
+        self._pump_soon(self._members.values())
 
     def changed(self, changes: Sequence[Change]) -> None:
         """Put the changes of the Loc-RIB into every log, and have them written."""
@@ -331,8 +476,8 @@ class UpdateGroups:
         self._changes_seen = self._changes
         waiting, until = self._waiting, now + PUMP_TIME
         while waiting:
-            waiting.popleft().client.pump()
-            if not len(waiting) & 7 and self._loop.time() > until:
+            _write(waiting.popleft())
+            if not len(waiting) & 15 and self._loop.time() > until:
                 break
         took = self._loop.time() - now
         self._cost += 0.1 * (took / max(1, self._round_size - len(waiting)) - self._cost)

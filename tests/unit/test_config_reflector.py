@@ -147,6 +147,10 @@ def test_another_length_of_the_same_range_is_another_range() -> None:
         ('[reflector]\naggregates = ["10.0.0.0/24", "10.0.0.0/8"]\n' + RANGE, "lies inside aggregates[1]"),
         ('[reflector]\naggregates = ["::/0"]\n' + RANGE, "is a default route: it would draw all traffic"),
         ('[reflector]\naggregates = ["127.0.0.0/8"]\n' + RANGE, "is a range that no speaker accepts"),
+        (
+            '[reflector]\naggregates = ["10.0.0.0/8"]\n' + RANGE + ROUTER + ALLOW,
+            "with next_hop_self = true for the eBGP peer 192.0.2.254",
+        ),
         ("[reflector]\ndeferral_time = 0\n" + RANGE, "must be a number of seconds from 1 to 86400"),
         ('[reflector]\nstate_file = "x.json"\n' + RANGE, "must be an absolute path, or empty"),
         ("[reflector]\nclient = 5\n" + RANGE, "did you mean clients?"),
