@@ -189,8 +189,8 @@ class Daemon:
         state, source = self._state_of(session), session.source
         if state is None or state.negotiated is None or source is None:
             return
-        for is_update, run in groupby(messages, key=lambda message: type(message) is Update):
-            if is_update:
+        for kind, run in groupby(messages, key=type):
+            if kind is Update:
                 self._updates(state, source, cast("list[Update]", list(run)))
                 continue
             for message in run:
