@@ -79,9 +79,10 @@ class Outflow:
             taken = min(size, len(started.rest))
             started.rest = started.rest[taken:]
             size -= taken
-            if started.rest:
-                return
-            self._started = None
+            if not started.rest:
+                self._started = None
+        if not size:
+            return
         planned, self._planned = self._planned, []
         if planned is _ALL:
             (cursor,) = self._order

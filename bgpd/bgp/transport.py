@@ -223,17 +223,9 @@ class Transport:
 
     def _account(self, size: int) -> None:
         feed = None if self._closing else self.feed
-        if feed is not None and not self._output:
-            feed.sent(size)
-            return
-        if feed is not None and feed.rest:
-            of_rest = min(size, len(feed.rest))
-            feed.sent(of_rest)
-            size -= of_rest
-            if feed.rest:
-                return
         if self._output:
-            queued = min(size, self.pending)
+            of_rest = min(size, len(feed.rest)) if feed is not None else 0
+            queued = min(size - of_rest, self.pending)
             self.pending -= queued
             size -= queued
             left = self._started + queued
