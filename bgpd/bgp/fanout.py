@@ -51,7 +51,7 @@ class _Slice(NamedTuple, Generic[K]):
     last: int
 
 
-class _Tail(NamedTuple, Generic[K]):
+class Tail(NamedTuple, Generic[K]):
     """What the last commit appended: the same for every client that had everything before it."""
 
     first: int
@@ -59,7 +59,9 @@ class _Tail(NamedTuple, Generic[K]):
     sources: frozenset[SourceId]
     plan: list[_Slice[K] | Directed]
     buffers: list[memoryview | bytes]
+    data: memoryview
     size: int
+    messages: int
 
 
 class Directed(NamedTuple):
@@ -89,7 +91,7 @@ class FanoutLog(Generic[K]):
         self._dirty: dict[int, Segment[K]] = {}
         self.cursors: dict[SourceId, Cursor[K]] = {}
         self.next_seq = 0
-        self.tail: _Tail[K] | None = None
+        self.tail: Tail[K] | None = None
         self.size = 0
         """Keys that are announced."""
 
@@ -190,7 +192,7 @@ class FanoutLog(Generic[K]):
             self.tail = self._tail_of(messages)
         return bool(messages or owed)
 
-    def _tail_of(self, messages: list[Message[K]]) -> _Tail[K] | None:
+    def _tail_of(self, messages: list[Message[K]]) -> Tail[K] | None:
         """`messages`, which are the last, as one slice."""
         segment, seq = self._segments[-1] if self._segments else None, messages[0].seq
         if segment is None or not segment.seqs[0] <= seq <= segment.seqs[-1]:
@@ -201,7 +203,7 @@ class FanoutLog(Generic[K]):
         view = segment.view[segment.start(first) :]
         sources = frozenset(message.source for message in messages)
         part = _Slice(view, segment, first, last)
-        return _Tail(seq, self.next_seq, sources, [part], [view], len(view))
+        return Tail(seq, self.next_seq, sources, [part], [view], view, len(view), len(messages))
 
     def _append(
         self,
@@ -319,10 +321,10 @@ class Cursor(Generic[K]):
 
     __slots__ = (
         "_directed",
-        "_log",
         "_plan",
         "_plan_end",
         "_skip_below",
+        "log",
         "messages",
         "rest",
         "seq",
@@ -330,7 +332,7 @@ class Cursor(Generic[K]):
     )
 
     def __init__(self, log: FanoutLog[K], source: SourceId) -> None:
-        self._log = log
+        self.log = log
         self.source = source
         self.seq = 0
         """The first message that was not started."""
@@ -346,12 +348,12 @@ class Cursor(Generic[K]):
     @property
     def caught_up(self) -> bool:
         """Whether there is nothing to send."""
-        return self.seq >= self._log.next_seq and not self._directed and not self.rest
+        return self.seq >= self.log.next_seq and not self._directed and not self.rest
 
     @property
     def lag(self) -> int:
         """Messages between this client and the end of the log, at most."""
-        return max(0, self._log.next_seq - self.seq) + len(self._directed)
+        return max(0, self.log.next_seq - self.seq) + len(self._directed)
 
     def direct(self, message: Directed) -> None:
         """Have a message for this client alone sent at its place; places never go back."""
@@ -359,7 +361,7 @@ class Cursor(Generic[K]):
 
     def at_end(self, data: bytes) -> None:
         """Have `data` (an End-of-RIB, an EoRR) sent when all that is in the log now has been."""
-        self.direct(Directed(self._log.next_seq, data))
+        self.direct(Directed(self.log.next_seq, data))
 
     def restart(self, *, marked: bool) -> None:
         """Send the whole table again (route refresh).
@@ -367,20 +369,27 @@ class Cursor(Generic[K]):
         `marked`: between BoRR and EoRR (RFC 7313), which drop what is not announced again.  Without them
         the withdrawals that were still ahead are sent, not skipped.
         """
-        self._log.cut_all()
-        self._skip_below = self._log.next_seq if marked else min(self._skip_below, self.seq)
+        self.log.cut_all()
+        self._skip_below = self.log.next_seq if marked else min(self._skip_below, self.seq)
         self.seq = 0
+
+    def takes(self, tail: Tail[K]) -> bool:
+        """Whether exactly this is what the client is to be sent next."""
+        return self.seq == tail.first and not self._directed and self.source not in tail.sources
+
+    def took(self, tail: Tail[K], size: int) -> None:
+        """`size` bytes of the tail were taken, which came next."""
+        if size == tail.size:
+            self.seq = tail.end
+            self.messages += tail.messages
+        elif size:
+            self._plan, self._plan_end = tail.plan, tail.end
+            self.sent(size)
 
     def next_slices(self, limit: int) -> list[memoryview | bytes]:
         """Buffers of whole messages, about `limit` bytes together, without what the client must not get."""
-        tail = self._log.tail
-        if (
-            tail is not None
-            and self.seq == tail.first
-            and not self._directed
-            and tail.size <= limit
-            and self.source not in tail.sources
-        ):
+        tail = self.log.tail
+        if tail is not None and tail.size <= limit and self.takes(tail):
             self._plan, self._plan_end = tail.plan, tail.end
             return tail.buffers
         plan: list[_Slice[K] | Directed] = []
@@ -393,7 +402,7 @@ class Cursor(Generic[K]):
     def _fill(self, plan: list[_Slice[K] | Directed], limit: int) -> int:
         """Plan what comes next; the place behind it."""
         waiting, due, left = self._directed, 0, limit
-        for segment, begin_at in self._log.segments_from(self.seq):
+        for segment, begin_at in self.log.segments_from(self.seq):
             seqs, first = segment.seqs, begin_at
             while first < len(seqs):
                 while due < len(waiting) and waiting[due].seq <= seqs[first]:
@@ -411,7 +420,7 @@ class Cursor(Generic[K]):
                         return seqs[end - 1] + 1
                 first = last
         plan.extend(waiting[due:])
-        return self._log.next_seq
+        return self.log.next_seq
 
     def _skipped(self, segment: Segment[K]) -> Sequence[int]:
         """The messages of a segment that are not for this client."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from bgpd.bgp.fanout import Cursor
+from bgpd.bgp.fanout import Cursor, Tail
 from bgpd.bgp.group_encoder import Key
 from routes.prefix import Family
 
@@ -30,6 +30,12 @@ class Outflow:
         """Read this log too."""
         self.cursors[family] = cursor
         self._order.append(cursor)
+
+    def took(self, cursor: Cursor[Key], tail: Tail[Key], size: int) -> None:
+        """`size` bytes of a log's tail are out, past `next_slices`; its client was waiting for just that."""
+        cursor.took(tail, size)
+        if cursor.rest:
+            self._started = cursor
 
     @property
     def caught_up(self) -> bool:

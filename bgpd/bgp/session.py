@@ -141,15 +141,15 @@ class PeerSession:
         """Whether the kernel takes no more output now; what is attached goes on by itself then."""
         return self._established is not None and self._established.transport.blocked
 
-    def attach(self, feed: Feed) -> None:
-        """Send what `feed` has, behind what `send` queues, for as long as this session is up."""
-        if self._established is not None:
-            self._established.transport.feed = feed
+    def attach(self, feed: Feed) -> Transport | None:
+        """Send what `feed` has, behind what `send` queues, for as long as this session is up.
 
-    def pump(self) -> None:
-        """There is something in the feed."""
-        if self._established is not None:
-            self._established.transport.pump()
+        The answer is what to call when there is something in the feed; None without a session.
+        """
+        if self._established is None:
+            return None
+        self._established.transport.feed = feed
+        return self._established.transport
 
     def start(self) -> None:
         """Connect, or wait for the peer; with `shutdown` configured, stay down."""

@@ -152,6 +152,20 @@ class Transport:
             self._flushing = True
             self._loop.call_soon(self._flush)
 
+    def send_now(self, data: bytes | memoryview) -> int:
+        """Write data of the feed past everything, and say how much was taken.
+
+        Nothing is, unless all that was given before is out.  What is not taken must be in the feed.
+        """
+        if self.blocked or self._output or self._closing or self._flushing:
+            return 0
+        try:
+            size = self._send(data)
+        except OSError:
+            return 0  # what is wrong shows again, and is dealt with, at the next write
+        self.bytes_out += size
+        return size
+
     def pump(self) -> None:
         """Write what the feed has, unless the kernel takes nothing now."""
         if not self.blocked and not self._flushing and not self._closing:
