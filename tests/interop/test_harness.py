@@ -51,8 +51,9 @@ def peer(
     return left, right
 
 
-@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
-@pytest.mark.parametrize("ibgp", [False, True], ids=["ebgp", "ibgp"])
+@pytest.mark.parametrize(
+    ("family", "ibgp"), [("ipv4", False), ("ipv6", True)], ids=["ebgp-ipv4", "ibgp-ipv6"]
+)
 @pytest.mark.parametrize("daemons", PAIRS, ids="-".join)
 def test_what_one_announces_the_other_shows(
     make_speaker: MakeSpeaker, lan: list[LanHost], daemons: tuple[str, str], family: str, ibgp: bool
