@@ -20,12 +20,13 @@ from bgpd.bgp.update_groups import Terms, UpdateGroups
 from bgpd.client_memory import ClientMemory
 from bgpd.client_ranges import ClientRanges
 from bgpd.config import Config, PeerConfig, ReflectorConfig
-from bgpd.daemon import Daemon
+from bgpd.daemon import Daemon, repeated
 from bgpd.errors import ConfigError
 from bgpd.reflector_view import ReflectorView
 from bgpd.reload import Reload
 from bgpd.view import Facts
 from routes.convergence import InitialConvergence
+from routes.duplicates import Duplicate, Duplicates
 from routes.loc_rib import Change
 from routes.path import Path, PeerKind, PeerName
 from routes.peer import Negotiated
@@ -68,6 +69,10 @@ class Outbox:
     def _selected(self, family: Family) -> Iterator[tuple[Prefix, tuple[Path, ...]]]:
         return iter(list(self._rib.loc_rib(family).selected.items()))
 
+    def is_client(self, name: PeerName) -> bool:
+        """Whether a peer is, or was when it was last here, a client."""
+        return self.roles.get(name) is Role.CLIENT
+
     def session_up(self, session: PeerSession, negotiated: Negotiated) -> None:
         """Let the peer read its logs."""
         peer = session.config
@@ -96,6 +101,16 @@ class Outbox:
     def changed(self, changes: Sequence[Change], *, hold: bool) -> None:  # noqa: ARG002  nothing is held here
         """Pass on what changed."""
         self.groups.changed(changes)
+
+
+def _warn_of_duplicate(found: Duplicate) -> None:
+    """It may be meant (anycast), so there is no more than a line, and of many only the first few."""
+    repeated.warning(
+        "duplicate",
+        "a second client announces a prefix",
+        prefix=str(found.nlri),
+        peers=[found.first, found.second],
+    )
 
 
 def border_of(config: Config) -> Border:
@@ -137,10 +152,12 @@ class Reflector(process.Role):
         names = {peer.name for peer in config.peers if not peer.shutdown} | remembered
         self._convergence = InitialConvergence(names, self.loop.time(), 0.0, reflector.deferral_time)
         self.out = Outbox(config, self._rib)
+        duplicates = Duplicates(self.out.is_client, _warn_of_duplicate)
+        self._rib.watch_duplicates(duplicates)
         self.daemon = Daemon(config, self._rib, self.out, self.out, lambda _: 0, self._convergence, tasks)
         self.ranges = ClientRanges(reflector.clients, config.speaker, self.daemon, self._imports)
         self.daemon.listener.strangers = self.ranges
-        self.view = ReflectorView(self.daemon, self.out.groups, self.facts, self.request_shutdown)
+        self.view = ReflectorView(self.daemon, self.out.groups, duplicates, self.facts, self.request_shutdown)
         self._deferral: asyncio.TimerHandle | None = None
 
     def _add_paths(self) -> Iterable[int]:

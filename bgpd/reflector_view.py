@@ -10,6 +10,7 @@ from bgpd.bgp.update_groups import UpdateGroup, UpdateGroups
 from bgpd.daemon import Daemon
 from bgpd.view import Facts, RoleView, Shutdown
 from routes import explain as explaining
+from routes.duplicates import Duplicates
 from routes.path import PeerName
 from routes.prefix import Prefix
 from routes.view import Explanation, FibCount, FibView, Gate, Match, PathView, RouteQuery
@@ -22,9 +23,17 @@ class ReflectorView(RoleView):
 
     role: ClassVar[str] = "reflector"
 
-    def __init__(self, daemon: Daemon, groups: UpdateGroups, facts: Facts, shutdown: Shutdown) -> None:
+    def __init__(
+        self,
+        daemon: Daemon,
+        groups: UpdateGroups,
+        duplicates: Duplicates,
+        facts: Facts,
+        shutdown: Shutdown,
+    ) -> None:
         super().__init__(daemon, facts, shutdown)
         self._groups = groups
+        self._duplicates = duplicates
 
     def told(self, nlri: Prefix, peer: PeerName | None) -> Sequence[PathView]:
         """What each peer is told of a prefix; with a peer, also what it is not told, with the reason."""

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from routes.adj_rib_in import AdjRibIn
 from routes.decision import Cost, Decision, decide, select
+from routes.duplicates import Duplicates
 from routes.path import LOCAL_PEER, Path
 from routes.prefix import Address, Family, Prefix
 
@@ -36,7 +37,7 @@ class Change(NamedTuple):
 class LocRib:
     """The selection of one family, and what it is made from."""
 
-    __slots__ = ("_renewed", "cost", "family", "holders", "multipath", "pending", "selected")
+    __slots__ = ("_renewed", "cost", "duplicates", "family", "holders", "multipath", "pending", "selected")
 
     def __init__(self, family: Family, multipath: int, cost: Cost) -> None:
         self.family = family
@@ -46,6 +47,8 @@ class LocRib:
         """`(best, *others)`; a prefix without a usable path is absent."""
         self.holders: dict[Prefix, tuple[AdjRibIn, ...]] = {}
         """The tables with an accepted path to each prefix."""
+        self.duplicates: Duplicates | None = None
+        """Offered the candidates of each prefix that several peers hold."""
         self.pending: dict[Prefix, None] = {}
         """Touched since the last `take_changes`, in order."""
         self._renewed: set[Prefix] = set()
@@ -101,7 +104,7 @@ class LocRib:
         """Decide on each touched prefix; the changes of the selection, in the order of touching."""
         pending, self.pending = self.pending, {}
         renewed, self._renewed = self._renewed, set()
-        selected, holders, cost = self.selected, self.holders, self.cost
+        selected, holders, cost, duplicates = self.selected, self.holders, self.cost, self.duplicates
         changes: list[Change] = []
         for nlri in pending:
             before = selected.get(nlri, ())
@@ -110,11 +113,16 @@ class LocRib:
             if held is not None:
                 first = held[0]
                 if len(held) > 1 or first.ids:
-                    after = select(self.candidates(nlri), cost, self.multipath)
+                    candidates = self.candidates(nlri)
+                    after = select(candidates, cost, self.multipath)
+                    if duplicates is not None:
+                        duplicates.judge(nlri, candidates)
                 else:  # the only candidate wins if it resolves: no step can remove it
                     path = first.plain.accepted[nlri]
                     if first.peer is LOCAL_PEER or cost(path) is not None:
                         after = (path,)
+            if duplicates and (held is None or len(held) == 1):
+                duplicates.forget(nlri)
             if after:
                 selected[nlri] = after
             elif before:

@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 
 from routes.adj_rib_in import AdjRibIn, LimitEvent
 from routes.decision import Cost, Decision
+from routes.duplicates import Duplicates
 from routes.loc_rib import Change, LocRib
 from routes.path import (
     EMPTY_AS_PATH,
@@ -147,6 +148,11 @@ class Rib:
         for loc_rib in self._loc.values():
             loc_rib.multipath = multipath
         self.next_hops_changed(None)
+
+    def watch_duplicates(self, duplicates: Duplicates) -> None:
+        """Have `duplicates` judge every prefix that several peers hold, from now on."""
+        for loc_rib in self._loc.values():
+            loc_rib.duplicates = duplicates
 
     def next_hops_changed(self, next_hops: Collection[Address] | None) -> None:
         """The answer of the resolver changed for these next hops (None: for any)."""
