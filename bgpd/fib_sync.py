@@ -290,7 +290,7 @@ class FibSync:
             return
         self._busy = True
         since, self._waiting_since = self._waiting_since, inf if not self.learned.pending else now
-        if sum(delta.size for _, delta in work) <= INLINE:
+        if all(not delta.read for _, delta in work) and sum(delta.size for _, delta in work) <= INLINE:
             try:
                 self._applied(work, [self._kernel.apply(delta) for _, delta in work], since)
             except KernelError as error:
@@ -393,7 +393,7 @@ class FibSync:
     def _surroundings_changed(self, event: KernelEvent) -> None:
         if isinstance(event, Overrun):
             self._full_dump_for = "overrun"
-            log.warning("kernel notifications were lost: reading everything again", reason=event.reason)
+            log.info("kernel entries may have changed unseen: reading them again", reason=event.reason)
         elif not isinstance(event, LinksChanged | AddressesChanged | ForeignRoutesChanged):
             return
         self._plan_refresh()
