@@ -34,9 +34,14 @@ class Running:
     def pids(self) -> list[int]:
         """Its process and all descendants."""
         parents: dict[int, list[int]] = {}
-        for stat in Path("/proc").glob("[0-9]*/stat"):
+        for folder in Path("/proc").iterdir():
+            if not folder.name.isdecimal():
+                continue
             try:
-                pid, parent = int(stat.parent.name), int(stat.read_text().rpartition(")")[2].split()[1])
+                pid, parent = (
+                    int(folder.name),
+                    int((folder / "stat").read_text().rpartition(")")[2].split()[1]),
+                )
             except OSError:
                 continue  # it has ended meanwhile
             parents.setdefault(parent, []).append(pid)
