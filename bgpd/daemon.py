@@ -278,8 +278,12 @@ class Daemon:
         name, family = state.config.name, refresh.family
         if refresh.kind == RefreshKind.BEGIN:
             self.rib.mark_stale(name, family)
+            if state.stale_timer is None:  # RFC 7313 section 4: do not wait for ever for the end
+                self._sweep_later(state, self.config.fib.deferral_time, "the peer did not end its refresh")
         elif refresh.kind == RefreshKind.END:
             self.rib.sweep_stale(name, family)
+            if not self.has_stale(name):
+                state.cancel_stale_timer()
         else:
             self._out.refresh(name, family)
 

@@ -399,8 +399,14 @@ class FibSync:
         self._plan_refresh()
 
     def _plan_refresh(self, delay: float = DEBOUNCE) -> None:
-        if self._refresh_timer is None and not self._stopped:
-            self._refresh_timer = self._loop.call_later(delay, self._refresh)
+        if self._stopped:
+            return
+        due = self._loop.time() + delay
+        if self._refresh_timer is not None:
+            if self._refresh_timer.when() <= due:
+                return
+            self._refresh_timer.cancel()  # news does not wait for the retry after an error
+        self._refresh_timer = self._loop.call_at(due, self._refresh)
 
     def _refresh(self) -> None:
         """Read links, addresses and foreign routes again, and all entries where they may be gone."""
