@@ -69,6 +69,8 @@ class Directed(NamedTuple):
 
     seq: int
     data: bytes
+    lasting: bool = False
+    """Still true after a marked restart: an End-of-RIB."""
 
 
 class FanoutLog(Generic[K]):
@@ -231,8 +233,8 @@ class FanoutLog(Generic[K]):
     # -- compaction -------------------------------------------------------------------------------
 
     def slowest(self) -> int:
-        """The lowest position of any cursor; the end of the log without one."""
-        return min((cursor.seq for cursor in self.cursors.values()), default=self.next_seq)
+        """From where on withdrawals are needed by any cursor; the end of the log without one."""
+        return min((cursor.needs_from for cursor in self.cursors.values()), default=self.next_seq)
 
     def _expire(self) -> None:
         """Let withdrawals go that every cursor has passed."""
@@ -355,13 +357,18 @@ class Cursor(Generic[K]):
         """Messages between this client and the end of the log, at most."""
         return max(0, self.log.next_seq - self.seq) + len(self._directed)
 
+    @property
+    def needs_from(self) -> int:
+        """The first withdrawal that tells this client something."""
+        return max(self.seq, self._skip_below)
+
     def direct(self, message: Directed) -> None:
         """Have a message for this client alone sent at its place; places never go back."""
         self._directed.append(message)
 
-    def at_end(self, data: bytes) -> None:
+    def at_end(self, data: bytes, *, lasting: bool = False) -> None:
         """Have `data` (an End-of-RIB, an EoRR) sent when all that is in the log now has been."""
-        self.direct(Directed(self.log.next_seq, data))
+        self.direct(Directed(self.log.next_seq, data, lasting))
 
     def restart(self, *, marked: bool) -> None:
         """Send the whole table again (route refresh).
@@ -370,6 +377,9 @@ class Cursor(Generic[K]):
         the withdrawals that were still ahead are sent, not skipped.
         """
         self.log.cut_all()
+        if marked:
+            # The EoRR of a refresh that this one overtakes would drop what has not been sent again yet.
+            self._directed = [message for message in self._directed if message.lasting]
         self._skip_below = self.log.next_seq if marked else min(self._skip_below, self.seq)
         self.seq = 0
 

@@ -357,7 +357,7 @@ class UpdateGroups:
             cursor = group.log.join(source)
             member.outflow.add(family, cursor)
             if self._complete:
-                cursor.at_end(codec.encode_end_of_rib(family, negotiated))
+                cursor.at_end(codec.encode_end_of_rib(family, negotiated), lasting=True)
         member.pump = client.attach(member.outflow)
         if len(member.groups) == 1:
             member.only = next(iter(member.outflow.cursors.values()))
@@ -408,7 +408,7 @@ class UpdateGroups:
         self._complete = True
         for member in self._members.values():
             for family, cursor in member.outflow.cursors.items():
-                cursor.at_end(codec.encode_end_of_rib(family, member.negotiated))
+                cursor.at_end(codec.encode_end_of_rib(family, member.negotiated), lasting=True)
         self._pump_soon(self._members.values())
 
     # -- changes ----------------------------------------------------------------------------------
@@ -441,7 +441,7 @@ class UpdateGroups:
         slowest = group.log.slowest()
         for name in list(group.members):
             member = self._members[name]
-            if member.outflow.cursors[group.key.family].seq > slowest:
+            if member.outflow.cursors[group.key.family].needs_from > slowest:
                 continue
             log.warning("a slow peer holds up withdrawals", peer=name, group=group.name)
             if member.negotiated.enhanced_route_refresh:
