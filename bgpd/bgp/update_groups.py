@@ -243,8 +243,8 @@ class UpdateGroup:
                 touched[aggregate] = None
                 now = []
             keys = {(nlri, self._number(path.source.peer, path.path_id)): path for path in now}
-            for path in before:
-                key = (nlri, self._number(path.source.peer, path.path_id))
+            # Without ADD-PATH all paths of a prefix have one key, and a key changes once in a commit.
+            for key in dict.fromkeys((nlri, self._number(p.source.peer, p.path_id)) for p in before):
                 if key not in keys and key != (aggregate, self._number(LOCAL_PEER, 0)):
                     self.log.remove(key)
             for key, path in keys.items():
