@@ -111,11 +111,15 @@ def main(context: click.Context) -> None:
 
 @main.command()
 @click.argument("name", required=False, default="")
+@click.option("--all", "everyone", is_flag=True, help="All of them, however many.")
 @common
 @click.pass_obj
-def peers(options: Options, name: str) -> None:
-    """List the peers, or show all about the peer NAME."""
-    options.commands().peers(name)
+def peers(options: Options, name: str, everyone: bool) -> None:
+    """List the peers, or show all about the peer NAME.
+
+    Of very many, those are listed that are down or furthest behind.
+    """
+    options.commands().peers(name, everyone=everyone)
 
 
 def selection(command: Command) -> Command:

@@ -49,7 +49,7 @@ class Commands:
         except KeyboardInterrupt:  # how a watch is meant to end
             sys.exit(EXIT_INTERRUPTED)
 
-    def peers(self, name: str) -> None:
+    def peers(self, name: str, *, everyone: bool = False) -> None:
         """All peers, or everything about one."""
         with self._client() as client:
             statuses = client.peers(name)
@@ -58,7 +58,7 @@ class Commands:
             self._show(document.peer_document(statuses[0]), lambda: render_peer.peer(statuses[0], now))
         else:
             documents = [document.peer_document(status) for status in statuses]
-            self._show(documents, lambda: [render_peer.peers(statuses, now)])
+            self._show(documents, lambda: render_peer.peers(statuses, now, everyone=everyone))
 
     def routes(self, query: RouteQuery, limit: int) -> None:
         """The routes of one table."""

@@ -36,6 +36,7 @@ from routes.view import (
     RouteChange,
     RouteQuery,
     Table,
+    Told,
 )
 
 ORIGIN_TO = {
@@ -230,6 +231,8 @@ def path_to_message(view: PathView) -> pb.Path:
         reason=view.reason,
         stale=view.stale,
         to="" if view.to is None else view.to,
+        group=view.group,
+        members=view.members,
     )
 
 
@@ -250,6 +253,8 @@ def path_from_message(message: pb.Path) -> PathView:
         reason=message.reason,
         stale=message.stale,
         to=PeerName(message.to) if message.to else None,
+        group=message.group,
+        members=message.members,
     )
 
 
@@ -319,6 +324,8 @@ def explanation_to_message(value: Explanation) -> route_pb.ExplainRouteResponse:
         fib_entries=map(fib_to_message, value.fib),
         advertised_to=value.advertised_to,
         more_specific=map(path_to_message, value.more_specific),
+        told=[route_pb.Told(**each._asdict()) for each in value.told],
+        reflected=value.reflected,
     )
 
 
@@ -333,6 +340,17 @@ def explanation_from_message(message: route_pb.ExplainRouteResponse) -> Explanat
         fib=tuple(map(fib_from_message, message.fib_entries)),
         advertised_to=tuple(map(PeerName, message.advertised_to)),
         more_specific=tuple(map(path_from_message, message.more_specific)),
+        told=tuple(
+            Told(
+                each.group,
+                PeerName(each.source),
+                each.peers,
+                each.reason,
+                tuple(map(PeerName, each.not_back_to)),
+            )
+            for each in message.told
+        ),
+        reflected=message.reflected,
     )
 
 

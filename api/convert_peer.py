@@ -19,11 +19,14 @@ from api.convert import (
     address_to_text,
     identifier_from_text,
     identifier_to_text,
+    prefix_from_text,
+    prefix_to_text,
     required_address,
 )
 from api.v1 import control_pb2 as control_pb
 from api.v1 import path_pb2
 from api.v1 import peer_pb2 as pb
+from routes.duplicates import Duplicate
 from routes.path import PeerName
 from routes.peer import (
     Capabilities,
@@ -33,10 +36,19 @@ from routes.peer import (
     LastError,
     Negotiated,
     PeerStatus,
+    Reflection,
     SessionState,
 )
 from routes.prefix import Family
-from routes.view import Convergence, DaemonStatus, FibCount, HostWarning, ShutdownReport, TableCount
+from routes.view import (
+    Convergence,
+    DaemonStatus,
+    FibCount,
+    GroupView,
+    HostWarning,
+    ShutdownReport,
+    TableCount,
+)
 
 STATE_TO = {
     SessionState.IDLE: pb.SESSION_STATE_IDLE,
@@ -200,6 +212,56 @@ def last_error_from_message(message: pb.LastError) -> LastError:
     return LastError(message.text, message.at, sent, message.code, message.subcode)
 
 
+def reflection_to_message(value: Reflection) -> pb.Reflection:
+    """What a peer is to a reflector."""
+    groups = [pb.PeerGroup(family=FAMILY_TO[family], name=name) for family, name in value.groups]
+    return pb.Reflection(role=value.role, groups=groups, lag=value.lag)
+
+
+def reflection_from_message(message: pb.Reflection) -> Reflection:
+    """What a peer is to a reflector."""
+    groups = tuple((FAMILY_FROM[group.family], group.name) for group in message.groups)
+    return Reflection(message.role, groups, message.lag)
+
+
+def group_to_message(value: GroupView) -> control_pb.UpdateGroup:
+    """An update group."""
+    return control_pb.UpdateGroup(
+        name=value.name,
+        family=FAMILY_TO[value.family],
+        role=value.role,
+        members=value.members,
+        entries=value.entries,
+        log_bytes=value.log_bytes,
+        withdrawals=value.withdrawals,
+        lag=value.lag,
+    )
+
+
+def group_from_message(message: control_pb.UpdateGroup) -> GroupView:
+    """An update group."""
+    return GroupView(
+        message.name,
+        FAMILY_FROM[message.family],
+        message.role,
+        message.members,
+        message.entries,
+        message.log_bytes,
+        message.withdrawals,
+        message.lag,
+    )
+
+
+def duplicate_to_message(value: Duplicate) -> control_pb.Duplicate:
+    """A prefix of two clients."""
+    return control_pb.Duplicate(nlri=prefix_to_text(value.nlri), first=value.first, second=value.second)
+
+
+def duplicate_from_message(message: control_pb.Duplicate) -> Duplicate:
+    """A prefix of two clients."""
+    return Duplicate(prefix_from_text(message.nlri), PeerName(message.first), PeerName(message.second))
+
+
 def peer_to_message(value: PeerStatus) -> pb.Peer:
     """Everything about one peer."""
     error, negotiated = value.last_error, value.negotiated
@@ -232,6 +294,7 @@ def peer_to_message(value: PeerStatus) -> pb.Peer:
         end_of_rib=[FAMILY_TO[family] for family in value.end_of_rib],
         passive=value.passive,
         description=value.description,
+        reflection=None if value.reflection is None else reflection_to_message(value.reflection),
     )
 
 
@@ -265,6 +328,7 @@ def peer_from_message(message: pb.Peer) -> PeerStatus:
         end_of_rib=tuple(FAMILY_FROM[family] for family in message.end_of_rib),
         passive=message.passive,
         description=message.description,
+        reflection=reflection_from_message(message.reflection) if message.HasField("reflection") else None,
     )
 
 
@@ -301,6 +365,9 @@ def status_to_message(value: DaemonStatus) -> control_pb.GetStatusResponse:
         warnings=[control_pb.HostWarning(**warning._asdict()) for warning in value.warnings],
         config_path=value.config_path,
         config_error=value.config_error,
+        groups=map(group_to_message, value.groups),
+        duplicates=value.duplicates,
+        first_duplicates=map(duplicate_to_message, value.first_duplicates),
     )
 
 
@@ -331,6 +398,9 @@ def status_from_message(message: control_pb.GetStatusResponse) -> DaemonStatus:
         warnings=tuple(HostWarning(w.subject, w.value, w.advice) for w in message.warnings),
         config_path=message.config_path,
         config_error=message.config_error,
+        groups=tuple(map(group_from_message, message.groups)),
+        duplicates=message.duplicates,
+        first_duplicates=tuple(map(duplicate_from_message, message.first_duplicates)),
     )
 
 

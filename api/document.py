@@ -89,6 +89,8 @@ def path_document(view: PathView) -> Document:
         "reason": view.reason or None,
         "stale": view.stale,
         "to": view.to,
+        "group": view.group or None,
+        "members": view.members,
     }
 
 
@@ -134,6 +136,11 @@ def explanation_document(value: Explanation) -> Document:
         "fib": [fib_document(entry) for entry in value.fib],
         "advertised_to": list(value.advertised_to),
         "more_specific": [path_document(path) for path in value.more_specific],
+        "told": [
+            each._asdict() | {"reason": each.reason or None, "not_back_to": list(each.not_back_to)}
+            for each in value.told
+        ],
+        "reflected": value.reflected,
     }
 
 
@@ -187,7 +194,7 @@ def negotiated_document(value: Negotiated | None) -> Document | None:
 
 def peer_document(value: PeerStatus) -> Document:
     """Everything about one peer."""
-    error, counters = value.last_error, value.counters
+    error, counters, reflection = value.last_error, value.counters, value.reflection
     return {
         "name": value.name,
         "description": value.description,
@@ -213,6 +220,13 @@ def peer_document(value: PeerStatus) -> Document:
         "counters": {name: getattr(counters, name) for name in counters.__slots__},
         "last_error": None if error is None else error._asdict(),
         "negotiated": negotiated_document(value.negotiated),
+        "reflection": None
+        if reflection is None
+        else {
+            "role": reflection.role,
+            "groups": {str(family): name for family, name in reflection.groups},
+            "lag": reflection.lag,
+        },
     }
 
 
@@ -232,6 +246,12 @@ def status_document(value: DaemonStatus) -> Document:
         "tables": [c._asdict() | {"table": c.table.value, "family": str(c.family)} for c in value.tables],
         "fib": [c._asdict() | {"family": str(c.family)} for c in value.fib],
         "warnings": [warning._asdict() for warning in value.warnings],
+        "groups": [group._asdict() | {"family": str(group.family)} for group in value.groups],
+        "duplicates": value.duplicates,
+        "first_duplicates": [
+            {"prefix": prefix_to_text(each.nlri), "peers": [each.first, each.second]}
+            for each in value.first_duplicates
+        ],
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from rich.console import RenderableType
 
-from api import text
+from api import render_reflector, text
 from api.convert import address_to_text, identifier_to_text, prefix_to_text
 from api.layout import (
     BAD,
@@ -35,6 +35,7 @@ from routes.view import (
     Table,
 )
 
+_NOT_OF_A_REFLECTOR = frozenset({Gate.NEXT_HOP, Gate.KERNEL})
 LEGEND = "> best  = equal cost  x refused  s stale"
 
 
@@ -60,7 +61,7 @@ def paths(views: Iterable[PathView]) -> list[RenderableType]:
             prefix_to_text(view.path.nlri),
             text.path_next_hop(view),
             view.path.source.peer,
-            view.to or "",
+            _path_to(view),
             str(attributes.as_path),
             "" if attributes.local_pref is None else str(attributes.local_pref),
             "" if attributes.med is None else str(attributes.med),
@@ -74,8 +75,15 @@ def paths(views: Iterable[PathView]) -> list[RenderableType]:
 
 
 def path_mark_cell(view: PathView) -> str:
-    """The mark at the start of a line; what a peer was told has none."""
-    return "" if view.to is not None else text.path_mark(view)
+    """The mark at the start of a line; what peers were told has none."""
+    return "" if view.to is not None or view.group else text.path_mark(view)
+
+
+def _path_to(view: PathView) -> str:
+    """Who is told: a peer, or a number of them in an update group."""
+    if view.to is not None or not view.group:
+        return view.to or ""
+    return f"{view.group}: {counted(view.members, 'peer')}"
 
 
 def fib(views: Iterable[FibView]) -> list[RenderableType]:
@@ -114,7 +122,7 @@ def fib(views: Iterable[FibView]) -> list[RenderableType]:
 def explanation(value: Explanation) -> list[RenderableType]:
     """The answer first, then the gates, then everything that led to it."""
     parts: list[RenderableType] = [paragraph(value.text, GOOD if value.failed is None else BAD), ""]
-    parts.append(_gates(value.failed))
+    parts.append(_gates(value))
     if value.nlri is None:
         return parts
     if value.paths:
@@ -126,7 +134,8 @@ def explanation(value: Explanation) -> list[RenderableType]:
     if value.fib:
         parts += ["", paragraph("Kernel", BOLD), *map(_fib_fields, value.fib)]
     if value.advertised_to:
-        parts += ["", paragraph(f"Advertised to {commas(value.advertised_to)}")]
+        parts += ["", paragraph(f"Advertised to {render_reflector.names(value.advertised_to)}")]
+    parts += render_reflector.told(value.told)
     if value.more_specific:
         for view in value.more_specific:
             title = f"More specific, and not selected: {prefix_to_text(view.path.nlri)}"
@@ -134,11 +143,13 @@ def explanation(value: Explanation) -> list[RenderableType]:
     return parts
 
 
-def _gates(failed: Gate | None) -> Fields:
+def _gates(value: Explanation) -> Fields:
     fields = Fields()
     reached = True
     for gate in Gate:
-        if gate is failed:
+        if value.reflected and gate in _NOT_OF_A_REFLECTOR:
+            continue
+        if gate is value.failed:
             fields.add(gate.value, "failed", BAD)
             reached = False
         else:
@@ -203,6 +214,8 @@ def status(value: DaemonStatus, now: float) -> list[RenderableType]:
         for family, *counts in value.fib:
             kernel.add(str(family), *map(str, counts), style=BAD if counts[2] else None)
         parts += ["", kernel]
+    parts += render_reflector.groups(value.groups)
+    parts += render_reflector.duplicates(value)
     if value.warnings:
         parts += ["", paragraph("Warnings about this host, each with the command that mends it", WARN)]
         for warning in value.warnings:
@@ -222,7 +235,7 @@ def _convergence(value: DaemonStatus, now: float) -> str:
     )
     if convergence.complete:
         return f"complete {text.duration(convergence.at - value.started)} after the start{held}"
-    return f"waiting for End-of-RIB from {commas(convergence.waiting_for) or 'nobody'}{held}"
+    return f"waiting for End-of-RIB from {render_reflector.names(convergence.waiting_for) or 'nobody'}{held}"
 
 
 def route_change(change: RouteChange, table: Table, clock: str) -> Paragraph:
@@ -238,8 +251,10 @@ def route_change(change: RouteChange, table: Table, clock: str) -> Paragraph:
         return paragraph(f"{nlri}  {'; '.join(states)}")
     states = []
     for view in change.paths:
-        to = f" to {view.to}" if view.to is not None else ""
-        state = "" if view.to is not None else f" ({text.path_state(view)})"
+        to = f" to {_path_to(view)}" if _path_to(view) else ""
+        state = "" if to else f" ({text.path_state(view)})"
+        if to and view.reason:
+            state = f" (not told: {view.reason})"
         states.append(f"via {text.path_next_hop(view)} from {view.path.source.peer}{to}{state}")
     return paragraph(f"{nlri}  {'; '.join(states)}")
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.console import RenderableType
 
-from api import text
+from api import render_reflector, text
 from api.convert import address_to_text, identifier_to_text
 from api.layout import BAD, BOLD, GOOD, PLAIN, WARN, Column, Fields, Listing, Paragraph, commas, paragraph
 from routes.path import PeerName
@@ -14,35 +14,50 @@ from routes.peer import Capabilities, GracefulRestart, Negotiated, PeerStatus, S
 from routes.prefix import Family
 
 
-def peers(statuses: Iterable[PeerStatus], now: float) -> RenderableType:
-    """One line a peer."""
+def peers(statuses: Sequence[PeerStatus], now: float, *, everyone: bool = False) -> list[RenderableType]:
+    """One line a peer; of very many only some, unless `everyone` is asked for."""
     listing = Listing(
         [
             Column("PEER"),
             Column("AS", right=True),
+            Column("ROLE"),
             Column("STATE"),
             Column("FOR", right=True),
             Column("RECEIVED", right=True),
             Column("ACCEPTED", right=True),
             Column("SENT", right=True),
+            Column("LAG", right=True),
+            Column("MESSAGES IN/OUT", right=True),
+            Column("BYTES IN/OUT", right=True),
+            Column("GROUPS", shrinks=True),
             Column("NOTE", note=True),
         ]
     )
-    for status in statuses:
+    shown = render_reflector.worth_a_look(statuses, everyone=everyone)
+    for status in shown:
         up = status.state is SessionState.ESTABLISHED
         counts = [counts for _, counts in status.families]
+        role, lag, messages, size = render_reflector.peer_cells(status)
         listing.add(
             status.name,
             str(status.asn),
+            role,
             "Shutdown" if status.admin_down else status.state.value,
             text.duration(now - status.since) if status.since else "",
             str(sum(c.received for c in counts)) if counts else "",
             str(sum(c.accepted for c in counts)) if counts else "",
             str(sum(c.advertised for c in counts)) if counts else "",
+            lag,
+            messages,
+            size,
+            render_reflector.peer_groups(status.reflection),
             peer_note(status, now),
             style=GOOD if up else BAD,
         )
-    return listing if listing.rows else paragraph("No peers are configured.")
+    if not listing.rows:
+        return [paragraph("No peers are configured.")]
+    rest = render_reflector.left_out(statuses, len(shown))
+    return [listing] if rest is None else [listing, rest]
 
 
 def peer_note(status: PeerStatus, now: float) -> str:
@@ -73,6 +88,7 @@ def peer(status: PeerStatus, now: float) -> list[RenderableType]:
     )
     fields.add("description", status.description)
     fields.add("AS", f"{status.asn} ({text.KIND[status.kind]}), ours {status.local_asn}")
+    _reflection(fields, status)
     fields.add("BGP identifier", identifier_to_text(status.bgp_id) if status.bgp_id else "")
     fields.add("connection", _connection(status))
     fields.add("hold time", _hold_time(status) if up else "")
@@ -96,6 +112,15 @@ def peer(status: PeerStatus, now: float) -> list[RenderableType]:
     if status.negotiated is not None:
         parts += ["", _capabilities(status.negotiated)]
     return parts
+
+
+def _reflection(fields: Fields, status: PeerStatus) -> None:
+    reflection = status.reflection
+    if reflection is None:
+        return
+    fields.add("role", reflection.role)
+    fields.add("update groups", render_reflector.peer_groups(reflection))
+    fields.add("behind the log", f"{reflection.lag} messages" if reflection.groups else "")
 
 
 def _connection(status: PeerStatus) -> str:

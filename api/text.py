@@ -30,6 +30,16 @@ def duration(seconds: float) -> str:
     return f"{minutes}m {second}s" if minutes else f"{second}s"
 
 
+def size(count: int) -> str:
+    """Bytes in a unit of which there are few: `812 B`, `4.2 kB`, `17 MB`."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            break
+        value /= 1000
+    return f"{value:.1f} {unit}" if unit != "B" and value < 10 else f"{value:.0f} {unit}"
+
+
 def community(value: int) -> str:
     """A community as `65001:7`, or by its well-known name."""
     return WELL_KNOWN_COMMUNITIES.get(value) or f"{value >> 16}:{value & 0xFFFF}"

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import chain
 from typing import ClassVar
 
 from api.select import select
 from bgpd.announce import OwnPrefixes
 from bgpd.daemon import Daemon
 from bgpd.fib_sync import FibSync
-from bgpd.view import Facts, RoleView, Shutdown
+from bgpd.view import Facts, PrefixUnion, RoleView, Shutdown
 from routes import explain as explaining
 from routes.fib import Fib
 from routes.fib_entry import FibEntry
@@ -29,22 +28,6 @@ from routes.view import (
     RouteQuery,
     Table,
 )
-
-
-class _Union(Collection[Prefix]):
-    """The prefixes of several mappings, each once."""
-
-    def __init__(self, *parts: Collection[Prefix]) -> None:
-        self._parts = parts
-
-    def __len__(self) -> int:
-        return len(set().union(*self._parts))
-
-    def __iter__(self) -> Iterator[Prefix]:
-        return iter(dict.fromkeys(chain(*self._parts)))
-
-    def __contains__(self, nlri: object) -> bool:
-        return any(nlri in part for part in self._parts)
 
 
 class AgentView(RoleView):
@@ -66,7 +49,7 @@ class AgentView(RoleView):
     def fib(self, query: RouteQuery) -> Iterator[FibView | None]:
         """The kernel entries: wanted, present, or both."""
         learned, own = self._fib.learned, self._fib.own
-        known = _Union(learned.desired, learned.actual, own.desired, own.actual)
+        known = PrefixUnion(learned.desired, learned.actual, own.desired, own.actual)
         return select(query, known, self.fib_of)
 
     def fib_of(self, nlri: Prefix) -> Sequence[FibView]:

@@ -7,13 +7,14 @@ what is its own: an agent its kernel entries, a reflector what it passed on to w
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import ClassVar
 
 from api.feed import Feed
 from api.select import select
-from bgpd.daemon import Daemon
+from bgpd.daemon import Daemon, PeerState
 from bgpd.version import version
 from routes import explain as explaining
 from routes.loc_rib import Change
@@ -49,6 +50,22 @@ class Facts:
     converged_at: float = 0.0
     """Seconds since the epoch; 0 until the initial convergence is complete."""
     held_until: float = 0.0
+
+
+class PrefixUnion(Collection[Prefix]):
+    """The prefixes of several collections, each once; `in` costs one lookup for each of them."""
+
+    def __init__(self, *parts: Collection[Prefix]) -> None:
+        self._parts = parts
+
+    def __len__(self) -> int:
+        return len(set().union(*self._parts))
+
+    def __iter__(self) -> Iterator[Prefix]:
+        return iter(dict.fromkeys(chain(*self._parts)))
+
+    def __contains__(self, nlri: object) -> bool:
+        return any(nlri in part for part in self._parts)
 
 
 class RoleView(ABC):
@@ -87,16 +104,23 @@ class RoleView(ABC):
         """The paths of any table but the FIB, in order."""
         rib, table, peer = self._daemon.rib, query.table, query.peer
         if table is Table.ADJ_OUT:
-            known = explaining.known_prefixes(rib, Table.LOC_RIB)
-            return select(query, known, lambda nlri: self.told(nlri, peer))
+            return select(query, self.known_out(), lambda nlri: self.told(nlri, peer))
         known = explaining.known_prefixes(rib, table, peer)
         return select(query, known, lambda nlri: explaining.paths_of(rib, nlri, table, peer))
+
+    def known_out(self) -> Collection[Prefix]:
+        """What anybody may be told."""
+        return explaining.known_prefixes(self._daemon.rib, Table.LOC_RIB)
 
     # -- peers and the whole ----------------------------------------------------------------------
 
     def peers(self) -> Iterator[PeerStatus]:
         """Every peer, one after the other: each is asked only when the reader wants it."""
-        return map(self._daemon.peer_status, list(self._daemon.peers.values()))
+        return map(self.peer_status, list(self._daemon.peers.values()))
+
+    def peer_status(self, state: PeerState) -> PeerStatus:
+        """One peer at this moment."""
+        return self._daemon.peer_status(state)
 
     def range_of(self, name: PeerName) -> str | None:
         """The range of clients that a peer came from; empty for an entry of its own, None when it is gone."""
@@ -106,7 +130,7 @@ class RoleView(ABC):
     def peer(self, name: PeerName) -> PeerStatus | None:
         """One configured peer."""
         state = self._daemon.peers.get(name)
-        return None if state is None else self._daemon.peer_status(state)
+        return None if state is None else self.peer_status(state)
 
     def status(self, *, received: bool = True) -> DaemonStatus:
         """The daemon as a whole; `received`: with the Adj-RIBs-In, whose counts take time with many peers."""

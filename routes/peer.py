@@ -121,6 +121,17 @@ class FamilyCounts(NamedTuple):
     stale: int = 0
 
 
+class Reflection(NamedTuple):
+    """What a peer is to a route reflector."""
+
+    role: str
+    """`client`, `non-client` or `external`."""
+    groups: tuple[tuple[Family, str], ...] = ()
+    """The update group of each family; none while the session is down."""
+    lag: int = 0
+    """Messages in the logs of its groups that were not sent to it yet, at most."""
+
+
 @dataclass(frozen=True, slots=True)
 class PeerStatus:
     """Everything that the API says of a peer, at one moment."""
@@ -154,3 +165,5 @@ class PeerStatus:
     """Families whose End-of-RIB was received in this session."""
     passive: bool = False
     description: str = ""
+    reflection: Reflection | None = None
+    """None in an agent."""

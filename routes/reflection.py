@@ -36,6 +36,13 @@ class Role(Enum):
     EXTERNAL = "external"
     """A peer in another AS."""
 
+    @classmethod
+    def of(cls, kind: PeerKind, *, client: bool) -> Role:
+        """The role of a peer by its configuration."""
+        if kind is PeerKind.EBGP:
+            return cls.EXTERNAL
+        return cls.CLIENT if client else cls.NON_CLIENT
+
 
 def may_hear(source: Role, target: Role) -> bool:
     """Whether a peer in one role is told what one in another announced (RFC 4456 section 6)."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
+from routes.duplicates import Duplicate
 from routes.path import Path, PathAttributes, PeerName
 from routes.prefix import Address, Family, Prefix
 
@@ -44,7 +45,11 @@ class PathView:
     """A sentence for a person: why it was refused, why it lost, or why it is unresolved."""
     stale: bool = False
     to: PeerName | None = None
-    """Adj-RIB-Out: the peer that it is advertised to."""
+    """Adj-RIB-Out: the peer that it is advertised to, or with a reason is not."""
+    group: str = ""
+    """Adj-RIB-Out of a reflector: the update group that is told."""
+    members: int = 0
+    """Of `group`, how many peers are told; 0 where `to` names one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +143,20 @@ class Gate(Enum):
     """The kernel has the entry."""
 
 
+class Told(NamedTuple):
+    """What one update group of a reflector is told of a prefix: one path, or why it is not."""
+
+    group: str
+    source: PeerName
+    """Whose path it is; `local` for an aggregate."""
+    peers: int
+    """How many peers of the group are told."""
+    reason: str = ""
+    """Why nobody is told, in a sentence."""
+    not_back_to: tuple[PeerName, ...] = ()
+    """Peers of the group that are not told, because the path comes from them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """Why packets for a prefix or an address go where they go, or why they go nowhere."""
@@ -157,6 +176,27 @@ class Explanation:
     advertised_to: tuple[PeerName, ...] = ()
     more_specific: tuple[PathView, ...] = ()
     """For an address: paths to longer prefixes that cover it too and that were not selected."""
+    told: tuple[Told, ...] = ()
+    """Of a reflector: what each update group is told."""
+    reflected: bool = False
+    """A reflector's answer: it resolves no next hop and has no kernel entry, so those gates are none."""
+
+
+class GroupView(NamedTuple):
+    """One update group of a reflector: peers that are told the same bytes, from one log."""
+
+    name: str
+    family: Family
+    role: str
+    """Of its members: `client`, `non-client` or `external`."""
+    members: int
+    entries: int
+    """Prefixes (with ADD-PATH: paths) that the log announces."""
+    log_bytes: int
+    withdrawals: int
+    """In the log until the slowest member has passed them, at most."""
+    lag: int
+    """Messages that the slowest member is behind."""
 
 
 class HostWarning(NamedTuple):
@@ -220,6 +260,11 @@ class DaemonStatus:
     config_path: str = ""
     config_error: str = ""
     """Why the last reload was refused; empty when the file in use is the newest."""
+    groups: tuple[GroupView, ...] = ()
+    """Update groups, of a reflector."""
+    duplicates: int = 0
+    """Prefixes that more than one client announces."""
+    first_duplicates: tuple[Duplicate, ...] = ()
 
 
 class ShutdownReport(NamedTuple):

@@ -26,7 +26,7 @@ from api.v1 import path_pb2 as api_dot_v1_dot_path__pb2
 from api.v1 import route_pb2 as api_dot_v1_dot_route__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x61pi/v1/control.proto\x12\tpodbgp.v1\x1a\x11\x61pi/v1/path.proto\x1a\x12\x61pi/v1/route.proto\"=\n\x0bHostWarning\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x64vice\x18\x03 \x01(\t\"q\n\nTableCount\x12\x1f\n\x05table\x18\x01 \x01(\x0e\x32\x10.podbgp.v1.Table\x12!\n\x06\x66\x61mily\x18\x02 \x01(\x0e\x32\x11.podbgp.v1.Family\x12\x10\n\x08prefixes\x18\x03 \x01(\x04\x12\r\n\x05paths\x18\x04 \x01(\x04\"n\n\x08\x46ibCount\x12!\n\x06\x66\x61mily\x18\x01 \x01(\x0e\x32\x11.podbgp.v1.Family\x12\x0e\n\x06wanted\x18\x02 \x01(\x04\x12\x11\n\tinstalled\x18\x03 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x04 \x01(\x04\x12\x0c\n\x04held\x18\x05 \x01(\x04\"T\n\x0b\x43onvergence\x12\x10\n\x08\x63omplete\x18\x01 \x01(\x08\x12\n\n\x02\x61t\x18\x02 \x01(\x01\x12\x13\n\x0bwaiting_for\x18\x03 \x03(\t\x12\x12\n\nheld_until\x18\x04 \x01(\x01\"\x12\n\x10GetStatusRequest\"\xd8\x02\n\x11GetStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0b\n\x03\x61sn\x18\x03 \x01(\r\x12\x11\n\trouter_id\x18\x04 \x01(\t\x12\x0f\n\x07started\x18\x05 \x01(\x01\x12+\n\x0b\x63onvergence\x18\x06 \x01(\x0b\x32\x16.podbgp.v1.Convergence\x12\r\n\x05peers\x18\x07 \x01(\r\x12\x19\n\x11peers_established\x18\x08 \x01(\r\x12%\n\x06tables\x18\t \x03(\x0b\x32\x15.podbgp.v1.TableCount\x12 \n\x03\x66ib\x18\n \x03(\x0b\x32\x13.podbgp.v1.FibCount\x12(\n\x08warnings\x18\x0b \x03(\x0b\x32\x16.podbgp.v1.HostWarning\x12\x13\n\x0b\x63onfig_path\x18\x0c \x01(\t\x12\x14\n\x0c\x63onfig_error\x18\r \x01(\t\"1\n\x0fShutdownRequest\x12\r\n\x05\x66lush\x18\x01 \x01(\x08\x12\x0f\n\x07message\x18\x02 \x01(\t\"j\n\x10ShutdownResponse\x12\x17\n\x0fsessions_closed\x18\x01 \x01(\r\x12\x17\n\x0f\x65ntries_removed\x18\x02 \x01(\r\x12\x14\n\x0c\x65ntries_left\x18\x03 \x01(\r\x12\x0e\n\x06\x65rrors\x18\x04 \x03(\t2\x9d\x01\n\x0e\x43ontrolService\x12\x46\n\tGetStatus\x12\x1b.podbgp.v1.GetStatusRequest\x1a\x1c.podbgp.v1.GetStatusResponse\x12\x43\n\x08Shutdown\x12\x1a.podbgp.v1.ShutdownRequest\x1a\x1b.podbgp.v1.ShutdownResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x61pi/v1/control.proto\x12\tpodbgp.v1\x1a\x11\x61pi/v1/path.proto\x1a\x12\x61pi/v1/route.proto\"=\n\x0bHostWarning\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x64vice\x18\x03 \x01(\t\"q\n\nTableCount\x12\x1f\n\x05table\x18\x01 \x01(\x0e\x32\x10.podbgp.v1.Table\x12!\n\x06\x66\x61mily\x18\x02 \x01(\x0e\x32\x11.podbgp.v1.Family\x12\x10\n\x08prefixes\x18\x03 \x01(\x04\x12\r\n\x05paths\x18\x04 \x01(\x04\"n\n\x08\x46ibCount\x12!\n\x06\x66\x61mily\x18\x01 \x01(\x0e\x32\x11.podbgp.v1.Family\x12\x0e\n\x06wanted\x18\x02 \x01(\x04\x12\x11\n\tinstalled\x18\x03 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x04 \x01(\x04\x12\x0c\n\x04held\x18\x05 \x01(\x04\"T\n\x0b\x43onvergence\x12\x10\n\x08\x63omplete\x18\x01 \x01(\x08\x12\n\n\x02\x61t\x18\x02 \x01(\x01\x12\x13\n\x0bwaiting_for\x18\x03 \x03(\t\x12\x12\n\nheld_until\x18\x04 \x01(\x01\"\xa3\x01\n\x0bUpdateGroup\x12\x0c\n\x04name\x18\x01 \x01(\t\x12!\n\x06\x66\x61mily\x18\x02 \x01(\x0e\x32\x11.podbgp.v1.Family\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\x0f\n\x07members\x18\x04 \x01(\r\x12\x0f\n\x07\x65ntries\x18\x05 \x01(\x04\x12\x11\n\tlog_bytes\x18\x06 \x01(\x04\x12\x13\n\x0bwithdrawals\x18\x07 \x01(\x04\x12\x0b\n\x03lag\x18\x08 \x01(\x04\"8\n\tDuplicate\x12\x0c\n\x04nlri\x18\x01 \x01(\t\x12\r\n\x05\x66irst\x18\x02 \x01(\t\x12\x0e\n\x06second\x18\x03 \x01(\t\"\x12\n\x10GetStatusRequest\"\xc4\x03\n\x11GetStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0b\n\x03\x61sn\x18\x03 \x01(\r\x12\x11\n\trouter_id\x18\x04 \x01(\t\x12\x0f\n\x07started\x18\x05 \x01(\x01\x12+\n\x0b\x63onvergence\x18\x06 \x01(\x0b\x32\x16.podbgp.v1.Convergence\x12\r\n\x05peers\x18\x07 \x01(\r\x12\x19\n\x11peers_established\x18\x08 \x01(\r\x12%\n\x06tables\x18\t \x03(\x0b\x32\x15.podbgp.v1.TableCount\x12 \n\x03\x66ib\x18\n \x03(\x0b\x32\x13.podbgp.v1.FibCount\x12(\n\x08warnings\x18\x0b \x03(\x0b\x32\x16.podbgp.v1.HostWarning\x12\x13\n\x0b\x63onfig_path\x18\x0c \x01(\t\x12\x14\n\x0c\x63onfig_error\x18\r \x01(\t\x12&\n\x06groups\x18\x0e \x03(\x0b\x32\x16.podbgp.v1.UpdateGroup\x12\x12\n\nduplicates\x18\x0f \x01(\x04\x12.\n\x10\x66irst_duplicates\x18\x10 \x03(\x0b\x32\x14.podbgp.v1.Duplicate\"1\n\x0fShutdownRequest\x12\r\n\x05\x66lush\x18\x01 \x01(\x08\x12\x0f\n\x07message\x18\x02 \x01(\t\"j\n\x10ShutdownResponse\x12\x17\n\x0fsessions_closed\x18\x01 \x01(\r\x12\x17\n\x0f\x65ntries_removed\x18\x02 \x01(\r\x12\x14\n\x0c\x65ntries_left\x18\x03 \x01(\r\x12\x0e\n\x06\x65rrors\x18\x04 \x03(\t2\x9d\x01\n\x0e\x43ontrolService\x12\x46\n\tGetStatus\x12\x1b.podbgp.v1.GetStatusRequest\x1a\x1c.podbgp.v1.GetStatusResponse\x12\x43\n\x08Shutdown\x12\x1a.podbgp.v1.ShutdownRequest\x1a\x1b.podbgp.v1.ShutdownResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,14 +41,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FIBCOUNT']._serialized_end=362
   _globals['_CONVERGENCE']._serialized_start=364
   _globals['_CONVERGENCE']._serialized_end=448
-  _globals['_GETSTATUSREQUEST']._serialized_start=450
-  _globals['_GETSTATUSREQUEST']._serialized_end=468
-  _globals['_GETSTATUSRESPONSE']._serialized_start=471
-  _globals['_GETSTATUSRESPONSE']._serialized_end=815
-  _globals['_SHUTDOWNREQUEST']._serialized_start=817
-  _globals['_SHUTDOWNREQUEST']._serialized_end=866
-  _globals['_SHUTDOWNRESPONSE']._serialized_start=868
-  _globals['_SHUTDOWNRESPONSE']._serialized_end=974
-  _globals['_CONTROLSERVICE']._serialized_start=977
-  _globals['_CONTROLSERVICE']._serialized_end=1134
+  _globals['_UPDATEGROUP']._serialized_start=451
+  _globals['_UPDATEGROUP']._serialized_end=614
+  _globals['_DUPLICATE']._serialized_start=616
+  _globals['_DUPLICATE']._serialized_end=672
+  _globals['_GETSTATUSREQUEST']._serialized_start=674
+  _globals['_GETSTATUSREQUEST']._serialized_end=692
+  _globals['_GETSTATUSRESPONSE']._serialized_start=695
+  _globals['_GETSTATUSRESPONSE']._serialized_end=1147
+  _globals['_SHUTDOWNREQUEST']._serialized_start=1149
+  _globals['_SHUTDOWNREQUEST']._serialized_end=1198
+  _globals['_SHUTDOWNRESPONSE']._serialized_start=1200
+  _globals['_SHUTDOWNRESPONSE']._serialized_end=1306
+  _globals['_CONTROLSERVICE']._serialized_start=1309
+  _globals['_CONTROLSERVICE']._serialized_end=1466
 # @@protoc_insertion_point(module_scope)

@@ -159,6 +159,86 @@ class Convergence(_message.Message):
 Global___Convergence: _TypeAlias = Convergence  # noqa: Y015
 
 @_typing.final
+class UpdateGroup(_message.Message):
+    """An update group of a reflector: peers that are told the same bytes, from one log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FAMILY_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    LOG_BYTES_FIELD_NUMBER: _builtins.int
+    WITHDRAWALS_FIELD_NUMBER: _builtins.int
+    LAG_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    family: _path_pb2.Family.ValueType
+    """Its family."""
+    role: _builtins.str
+    """What its members are: "client", "non-client" or "external"."""
+    members: _builtins.int
+    """Peers that read its log."""
+    entries: _builtins.int
+    """Prefixes (with ADD-PATH: paths) that the log announces."""
+    log_bytes: _builtins.int
+    """The size of the log."""
+    withdrawals: _builtins.int
+    """Withdrawals in the log until the slowest member has passed them, at most."""
+    lag: _builtins.int
+    """Messages that the slowest member is behind."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        family: _path_pb2.Family.ValueType = ...,
+        role: _builtins.str = ...,
+        members: _builtins.int = ...,
+        entries: _builtins.int = ...,
+        log_bytes: _builtins.int = ...,
+        withdrawals: _builtins.int = ...,
+        lag: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "family", b"family", "lag", b"lag", "log_bytes", b"log_bytes", "members", b"members", "name", b"name", "role", b"role", "withdrawals", b"withdrawals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateGroup: _TypeAlias = UpdateGroup  # noqa: Y015
+
+@_typing.final
+class Duplicate(_message.Message):
+    """A prefix that more than one client of a reflector announces."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NLRI_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
+    SECOND_FIELD_NUMBER: _builtins.int
+    nlri: _builtins.str
+    """The prefix."""
+    first: _builtins.str
+    """A client that announces it."""
+    second: _builtins.str
+    """Another one."""
+    def __init__(
+        self,
+        *,
+        nlri: _builtins.str = ...,
+        first: _builtins.str = ...,
+        second: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "nlri", b"nlri", "second", b"second"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Duplicate: _TypeAlias = Duplicate  # noqa: Y015
+
+@_typing.final
 class GetStatusRequest(_message.Message):
     """Asks for the daemon's status."""
 
@@ -194,6 +274,9 @@ class GetStatusResponse(_message.Message):
     WARNINGS_FIELD_NUMBER: _builtins.int
     CONFIG_PATH_FIELD_NUMBER: _builtins.int
     CONFIG_ERROR_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
+    DUPLICATES_FIELD_NUMBER: _builtins.int
+    FIRST_DUPLICATES_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """The version of podbgp."""
     role: _builtins.str
@@ -212,6 +295,8 @@ class GetStatusResponse(_message.Message):
     """The configuration file in use."""
     config_error: _builtins.str
     """Why the last reload was refused; empty when the file in use is the newest."""
+    duplicates: _builtins.int
+    """How many prefixes more than one client announces."""
     @_builtins.property
     def convergence(self) -> Global___Convergence:
         """The first convergence."""
@@ -227,6 +312,14 @@ class GetStatusResponse(_message.Message):
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___HostWarning]:
         """Settings of the host that harm routing."""
+
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___UpdateGroup]:
+        """Update groups, of a reflector."""
+
+    @_builtins.property
+    def first_duplicates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Duplicate]:
+        """The first few of those."""
 
     def __init__(
         self,
@@ -244,10 +337,13 @@ class GetStatusResponse(_message.Message):
         warnings: _abc.Iterable[Global___HostWarning] | None = ...,
         config_path: _builtins.str = ...,
         config_error: _builtins.str = ...,
+        groups: _abc.Iterable[Global___UpdateGroup] | None = ...,
+        duplicates: _builtins.int = ...,
+        first_duplicates: _abc.Iterable[Global___Duplicate] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["convergence", b"convergence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["asn", b"asn", "config_error", b"config_error", "config_path", b"config_path", "convergence", b"convergence", "fib", b"fib", "peers", b"peers", "peers_established", b"peers_established", "role", b"role", "router_id", b"router_id", "started", b"started", "tables", b"tables", "version", b"version", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asn", b"asn", "config_error", b"config_error", "config_path", b"config_path", "convergence", b"convergence", "duplicates", b"duplicates", "fib", b"fib", "first_duplicates", b"first_duplicates", "groups", b"groups", "peers", b"peers", "peers_established", b"peers_established", "role", b"role", "router_id", b"router_id", "started", b"started", "tables", b"tables", "version", b"version", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -405,6 +405,8 @@ class Path(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     STALE_FIELD_NUMBER: _builtins.int
     TO_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
     nlri: _builtins.str
     """The destination."""
     path_id: _builtins.int
@@ -424,7 +426,11 @@ class Path(_message.Message):
     stale: _builtins.bool
     """Kept from a session that ended, until the peer has come back (RFC 4724)."""
     to: _builtins.str
-    """Adj-RIB-Out: the peer that it is advertised to; else empty."""
+    """Adj-RIB-Out: the peer that it is advertised to, or with a reason is not; else empty."""
+    group: _builtins.str
+    """Adj-RIB-Out of a reflector: the update group that is told."""
+    members: _builtins.int
+    """Of `group`, how many peers are told; 0 where `to` names one."""
     @_builtins.property
     def attributes(self) -> Global___PathAttributes:
         """The attributes as received."""
@@ -453,10 +459,12 @@ class Path(_message.Message):
         reason: _builtins.str = ...,
         stale: _builtins.bool = ...,
         to: _builtins.str = ...,
+        group: _builtins.str = ...,
+        members: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "policy_attributes", b"policy_attributes", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "attributes", b"attributes", "best", b"best", "lost_at", b"lost_at", "multipath", b"multipath", "nlri", b"nlri", "path_id", b"path_id", "policy_attributes", b"policy_attributes", "reason", b"reason", "rule", b"rule", "source", b"source", "stale", b"stale", "to", b"to"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "attributes", b"attributes", "best", b"best", "group", b"group", "lost_at", b"lost_at", "members", b"members", "multipath", b"multipath", "nlri", b"nlri", "path_id", b"path_id", "policy_attributes", b"policy_attributes", "reason", b"reason", "rule", b"rule", "source", b"source", "stale", b"stale", "to", b"to"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -453,6 +453,64 @@ class NotAnnounced(_message.Message):
 Global___NotAnnounced: _TypeAlias = NotAnnounced  # noqa: Y015
 
 @_typing.final
+class PeerGroup(_message.Message):
+    """An update group: peers of a reflector that are told the same bytes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAMILY_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    family: _path_pb2.Family.ValueType
+    """Its family."""
+    name: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        family: _path_pb2.Family.ValueType = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["family", b"family", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PeerGroup: _TypeAlias = PeerGroup  # noqa: Y015
+
+@_typing.final
+class Reflection(_message.Message):
+    """What a peer is to a route reflector."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
+    LAG_FIELD_NUMBER: _builtins.int
+    role: _builtins.str
+    """"client", "non-client" or "external"."""
+    lag: _builtins.int
+    """Messages in the logs of its groups that were not sent to it yet, at most."""
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeerGroup]:
+        """The update group of each family; none while the session is down."""
+
+    def __init__(
+        self,
+        *,
+        role: _builtins.str = ...,
+        groups: _abc.Iterable[Global___PeerGroup] | None = ...,
+        lag: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["groups", b"groups", "lag", b"lag", "role", b"role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reflection: _TypeAlias = Reflection  # noqa: Y015
+
+@_typing.final
 class Peer(_message.Message):
     """Everything about one peer, at one moment."""
 
@@ -482,6 +540,7 @@ class Peer(_message.Message):
     END_OF_RIB_FIELD_NUMBER: _builtins.int
     PASSIVE_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
+    REFLECTION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name: the address as configured ("192.0.2.1", "fe80::1%eth0")."""
     kind: _path_pb2.PeerKind.ValueType
@@ -542,6 +601,10 @@ class Peer(_message.Message):
     def end_of_rib(self) -> _containers.RepeatedScalarFieldContainer[_path_pb2.Family.ValueType]:
         """Families whose End-of-RIB was received in this session."""
 
+    @_builtins.property
+    def reflection(self) -> Global___Reflection:
+        """What it is to a reflector; absent in an agent."""
+
     def __init__(
         self,
         *,
@@ -569,10 +632,11 @@ class Peer(_message.Message):
         end_of_rib: _abc.Iterable[_path_pb2.Family.ValueType] | None = ...,
         passive: _builtins.bool = ...,
         description: _builtins.str = ...,
+        reflection: Global___Reflection | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters", "last_error", b"last_error", "negotiated", b"negotiated"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters", "last_error", b"last_error", "negotiated", b"negotiated", "reflection", b"reflection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admin_down", b"admin_down", "asn", b"asn", "bgp_id", b"bgp_id", "counters", b"counters", "description", b"description", "end_of_rib", b"end_of_rib", "families", b"families", "hold_remaining", b"hold_remaining", "hold_time", b"hold_time", "keepalive_time", b"keepalive_time", "kind", b"kind", "last_error", b"last_error", "local_address", b"local_address", "local_asn", b"local_asn", "local_port", b"local_port", "name", b"name", "negotiated", b"negotiated", "next_connect", b"next_connect", "not_announced", b"not_announced", "passive", b"passive", "peer_address", b"peer_address", "peer_port", b"peer_port", "since", b"since", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admin_down", b"admin_down", "asn", b"asn", "bgp_id", b"bgp_id", "counters", b"counters", "description", b"description", "end_of_rib", b"end_of_rib", "families", b"families", "hold_remaining", b"hold_remaining", "hold_time", b"hold_time", "keepalive_time", b"keepalive_time", "kind", b"kind", "last_error", b"last_error", "local_address", b"local_address", "local_asn", b"local_asn", "local_port", b"local_port", "name", b"name", "negotiated", b"negotiated", "next_connect", b"next_connect", "not_announced", b"not_announced", "passive", b"passive", "peer_address", b"peer_address", "peer_port", b"peer_port", "reflection", b"reflection", "since", b"since", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

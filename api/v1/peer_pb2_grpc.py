@@ -59,8 +59,8 @@ class PeerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchPeers(self, request, context):
-        """Streams the peers that exist, a mark, and then every peer whose session changed. Timers and message
-        counters alone are no change.
+        """Streams the peers that exist, a mark, and then every peer whose session changed, at most ten times
+        a second. Timers and message counters alone are no change.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,8 +36,8 @@ class PeerServiceStub:
     ListPeers: _grpc.UnaryStreamMultiCallable[_peer_pb2.ListPeersRequest, _peer_pb2.ListPeersResponse]
     """Streams the peers in chunks."""
     WatchPeers: _grpc.UnaryStreamMultiCallable[_peer_pb2.WatchPeersRequest, _peer_pb2.WatchPeersResponse]
-    """Streams the peers that exist, a mark, and then every peer whose session changed. Timers and message
-    counters alone are no change.
+    """Streams the peers that exist, a mark, and then every peer whose session changed, at most ten times
+    a second. Timers and message counters alone are no change.
     """
 
 @_typing.type_check_only
@@ -48,8 +48,8 @@ class PeerServiceAsyncStub(PeerServiceStub):
     ListPeers: _aio.UnaryStreamMultiCallable[_peer_pb2.ListPeersRequest, _peer_pb2.ListPeersResponse]  # type: ignore[assignment]
     """Streams the peers in chunks."""
     WatchPeers: _aio.UnaryStreamMultiCallable[_peer_pb2.WatchPeersRequest, _peer_pb2.WatchPeersResponse]  # type: ignore[assignment]
-    """Streams the peers that exist, a mark, and then every peer whose session changed. Timers and message
-    counters alone are no change.
+    """Streams the peers that exist, a mark, and then every peer whose session changed, at most ten times
+    a second. Timers and message counters alone are no change.
     """
 
 class PeerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -69,8 +69,8 @@ class PeerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _peer_pb2.WatchPeersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_peer_pb2.WatchPeersResponse], _abc.AsyncIterator[_peer_pb2.WatchPeersResponse]]:
-        """Streams the peers that exist, a mark, and then every peer whose session changed. Timers and message
-        counters alone are no change.
+        """Streams the peers that exist, a mark, and then every peer whose session changed, at most ten times
+        a second. Timers and message counters alone are no change.
         """
 
 def add_PeerServiceServicer_to_server(servicer: PeerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

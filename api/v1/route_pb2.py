@@ -25,19 +25,19 @@ _sym_db = _symbol_database.Default()
 from api.v1 import path_pb2 as api_dot_v1_dot_path__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12\x61pi/v1/route.proto\x12\tpodbgp.v1\x1a\x11\x61pi/v1/path.proto\"\x90\x01\n\x0bRouteFilter\x12\x1f\n\x05table\x18\x01 \x01(\x0e\x32\x10.podbgp.v1.Table\x12\x0c\n\x04peer\x18\x02 \x01(\t\x12!\n\x06\x66\x61mily\x18\x03 \x01(\x0e\x32\x11.podbgp.v1.Family\x12\x0e\n\x06prefix\x18\x04 \x01(\t\x12\x1f\n\x05match\x18\x05 \x01(\x0e\x32\x10.podbgp.v1.Match\"b\n\x11ListRoutesRequest\x12&\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x16.podbgp.v1.RouteFilter\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"w\n\x12ListRoutesResponse\x12\x1e\n\x05paths\x18\x01 \x03(\x0b\x32\x0f.podbgp.v1.Path\x12(\n\x0b\x66ib_entries\x18\x02 \x03(\x0b\x32\x13.podbgp.v1.FibEntry\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"<\n\x12WatchRoutesRequest\x12&\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x16.podbgp.v1.RouteFilter\"e\n\x0bRouteChange\x12\x0c\n\x04nlri\x18\x01 \x01(\t\x12\x1e\n\x05paths\x18\x02 \x03(\x0b\x32\x0f.podbgp.v1.Path\x12(\n\x0b\x66ib_entries\x18\x03 \x03(\x0b\x32\x13.podbgp.v1.FibEntry\"W\n\x13WatchRoutesResponse\x12\'\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x16.podbgp.v1.RouteChange\x12\x17\n\x0f\x65nd_of_snapshot\x18\x02 \x01(\x08\"%\n\x13\x45xplainRouteRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\"\xec\x01\n\x14\x45xplainRouteResponse\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x0c\n\x04nlri\x18\x02 \x01(\t\x12\x1f\n\x06\x66\x61iled\x18\x03 \x01(\x0e\x32\x0f.podbgp.v1.Gate\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x1e\n\x05paths\x18\x05 \x03(\x0b\x32\x0f.podbgp.v1.Path\x12(\n\x0b\x66ib_entries\x18\x06 \x03(\x0b\x32\x13.podbgp.v1.FibEntry\x12\x15\n\radvertised_to\x18\x07 \x03(\t\x12&\n\rmore_specific\x18\x08 \x03(\x0b\x32\x0f.podbgp.v1.Path*\x80\x01\n\x05Table\x12\x15\n\x11TABLE_UNSPECIFIED\x10\x00\x12\x14\n\x10TABLE_ADJ_IN_PRE\x10\x01\x12\x15\n\x11TABLE_ADJ_IN_POST\x10\x02\x12\x11\n\rTABLE_LOC_RIB\x10\x03\x12\x11\n\rTABLE_ADJ_OUT\x10\x04\x12\r\n\tTABLE_FIB\x10\x05*g\n\x05Match\x12\x15\n\x11MATCH_UNSPECIFIED\x10\x00\x12\x0f\n\x0bMATCH_EXACT\x10\x01\x12\x10\n\x0cMATCH_LONGER\x10\x02\x12\x11\n\rMATCH_SHORTER\x10\x03\x12\x11\n\rMATCH_LONGEST\x10\x04*x\n\x04Gate\x12\x14\n\x10GATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eGATE_ANNOUNCED\x10\x01\x12\x0f\n\x0bGATE_IMPORT\x10\x02\x12\x11\n\rGATE_NEXT_HOP\x10\x03\x12\x11\n\rGATE_SELECTED\x10\x04\x12\x0f\n\x0bGATE_KERNEL\x10\x05\x32\xfc\x01\n\x0cRouteService\x12K\n\nListRoutes\x12\x1c.podbgp.v1.ListRoutesRequest\x1a\x1d.podbgp.v1.ListRoutesResponse0\x01\x12N\n\x0bWatchRoutes\x12\x1d.podbgp.v1.WatchRoutesRequest\x1a\x1e.podbgp.v1.WatchRoutesResponse0\x01\x12O\n\x0c\x45xplainRoute\x12\x1e.podbgp.v1.ExplainRouteRequest\x1a\x1f.podbgp.v1.ExplainRouteResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12\x61pi/v1/route.proto\x12\tpodbgp.v1\x1a\x11\x61pi/v1/path.proto\"\x90\x01\n\x0bRouteFilter\x12\x1f\n\x05table\x18\x01 \x01(\x0e\x32\x10.podbgp.v1.Table\x12\x0c\n\x04peer\x18\x02 \x01(\t\x12!\n\x06\x66\x61mily\x18\x03 \x01(\x0e\x32\x11.podbgp.v1.Family\x12\x0e\n\x06prefix\x18\x04 \x01(\t\x12\x1f\n\x05match\x18\x05 \x01(\x0e\x32\x10.podbgp.v1.Match\"b\n\x11ListRoutesRequest\x12&\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x16.podbgp.v1.RouteFilter\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"w\n\x12ListRoutesResponse\x12\x1e\n\x05paths\x18\x01 \x03(\x0b\x32\x0f.podbgp.v1.Path\x12(\n\x0b\x66ib_entries\x18\x02 \x03(\x0b\x32\x13.podbgp.v1.FibEntry\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"<\n\x12WatchRoutesRequest\x12&\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x16.podbgp.v1.RouteFilter\"e\n\x0bRouteChange\x12\x0c\n\x04nlri\x18\x01 \x01(\t\x12\x1e\n\x05paths\x18\x02 \x03(\x0b\x32\x0f.podbgp.v1.Path\x12(\n\x0b\x66ib_entries\x18\x03 \x03(\x0b\x32\x13.podbgp.v1.FibEntry\"W\n\x13WatchRoutesResponse\x12\'\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x16.podbgp.v1.RouteChange\x12\x17\n\x0f\x65nd_of_snapshot\x18\x02 \x01(\x08\"%\n\x13\x45xplainRouteRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\"Y\n\x04Told\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\r\n\x05peers\x18\x03 \x01(\r\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x13\n\x0bnot_back_to\x18\x05 \x03(\t\"\x9e\x02\n\x14\x45xplainRouteResponse\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x0c\n\x04nlri\x18\x02 \x01(\t\x12\x1f\n\x06\x66\x61iled\x18\x03 \x01(\x0e\x32\x0f.podbgp.v1.Gate\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x1e\n\x05paths\x18\x05 \x03(\x0b\x32\x0f.podbgp.v1.Path\x12(\n\x0b\x66ib_entries\x18\x06 \x03(\x0b\x32\x13.podbgp.v1.FibEntry\x12\x15\n\radvertised_to\x18\x07 \x03(\t\x12&\n\rmore_specific\x18\x08 \x03(\x0b\x32\x0f.podbgp.v1.Path\x12\x1d\n\x04told\x18\t \x03(\x0b\x32\x0f.podbgp.v1.Told\x12\x11\n\treflected\x18\n \x01(\x08*\x80\x01\n\x05Table\x12\x15\n\x11TABLE_UNSPECIFIED\x10\x00\x12\x14\n\x10TABLE_ADJ_IN_PRE\x10\x01\x12\x15\n\x11TABLE_ADJ_IN_POST\x10\x02\x12\x11\n\rTABLE_LOC_RIB\x10\x03\x12\x11\n\rTABLE_ADJ_OUT\x10\x04\x12\r\n\tTABLE_FIB\x10\x05*g\n\x05Match\x12\x15\n\x11MATCH_UNSPECIFIED\x10\x00\x12\x0f\n\x0bMATCH_EXACT\x10\x01\x12\x10\n\x0cMATCH_LONGER\x10\x02\x12\x11\n\rMATCH_SHORTER\x10\x03\x12\x11\n\rMATCH_LONGEST\x10\x04*x\n\x04Gate\x12\x14\n\x10GATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eGATE_ANNOUNCED\x10\x01\x12\x0f\n\x0bGATE_IMPORT\x10\x02\x12\x11\n\rGATE_NEXT_HOP\x10\x03\x12\x11\n\rGATE_SELECTED\x10\x04\x12\x0f\n\x0bGATE_KERNEL\x10\x05\x32\xfc\x01\n\x0cRouteService\x12K\n\nListRoutes\x12\x1c.podbgp.v1.ListRoutesRequest\x1a\x1d.podbgp.v1.ListRoutesResponse0\x01\x12N\n\x0bWatchRoutes\x12\x1d.podbgp.v1.WatchRoutesRequest\x1a\x1e.podbgp.v1.WatchRoutesResponse0\x01\x12O\n\x0c\x45xplainRoute\x12\x1e.podbgp.v1.ExplainRouteRequest\x1a\x1f.podbgp.v1.ExplainRouteResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'api.v1.route_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TABLE']._serialized_start=953
-  _globals['_TABLE']._serialized_end=1081
-  _globals['_MATCH']._serialized_start=1083
-  _globals['_MATCH']._serialized_end=1186
-  _globals['_GATE']._serialized_start=1188
-  _globals['_GATE']._serialized_end=1308
+  _globals['_TABLE']._serialized_start=1094
+  _globals['_TABLE']._serialized_end=1222
+  _globals['_MATCH']._serialized_start=1224
+  _globals['_MATCH']._serialized_end=1327
+  _globals['_GATE']._serialized_start=1329
+  _globals['_GATE']._serialized_end=1449
   _globals['_ROUTEFILTER']._serialized_start=53
   _globals['_ROUTEFILTER']._serialized_end=197
   _globals['_LISTROUTESREQUEST']._serialized_start=199
@@ -52,8 +52,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHROUTESRESPONSE']._serialized_end=672
   _globals['_EXPLAINROUTEREQUEST']._serialized_start=674
   _globals['_EXPLAINROUTEREQUEST']._serialized_end=711
-  _globals['_EXPLAINROUTERESPONSE']._serialized_start=714
-  _globals['_EXPLAINROUTERESPONSE']._serialized_end=950
-  _globals['_ROUTESERVICE']._serialized_start=1311
-  _globals['_ROUTESERVICE']._serialized_end=1563
+  _globals['_TOLD']._serialized_start=713
+  _globals['_TOLD']._serialized_end=802
+  _globals['_EXPLAINROUTERESPONSE']._serialized_start=805
+  _globals['_EXPLAINROUTERESPONSE']._serialized_end=1091
+  _globals['_ROUTESERVICE']._serialized_start=1452
+  _globals['_ROUTESERVICE']._serialized_end=1704
 # @@protoc_insertion_point(module_scope)

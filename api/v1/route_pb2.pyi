@@ -339,6 +339,46 @@ class ExplainRouteRequest(_message.Message):
 Global___ExplainRouteRequest: _TypeAlias = ExplainRouteRequest  # noqa: Y015
 
 @_typing.final
+class Told(_message.Message):
+    """What one update group of a reflector is told of a prefix: one path, or why it is not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    PEERS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    NOT_BACK_TO_FIELD_NUMBER: _builtins.int
+    group: _builtins.str
+    """The update group."""
+    source: _builtins.str
+    """Whose path it is: a peer, or "local" for an aggregate."""
+    peers: _builtins.int
+    """How many peers of the group are told."""
+    reason: _builtins.str
+    """Why nobody is told, in a sentence."""
+    @_builtins.property
+    def not_back_to(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Peers of the group that are not told, because the path comes from them."""
+
+    def __init__(
+        self,
+        *,
+        group: _builtins.str = ...,
+        source: _builtins.str = ...,
+        peers: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        not_back_to: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "not_back_to", b"not_back_to", "peers", b"peers", "reason", b"reason", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Told: _TypeAlias = Told  # noqa: Y015
+
+@_typing.final
 class ExplainRouteResponse(_message.Message):
     """The way of one destination through every layer."""
 
@@ -352,6 +392,8 @@ class ExplainRouteResponse(_message.Message):
     FIB_ENTRIES_FIELD_NUMBER: _builtins.int
     ADVERTISED_TO_FIELD_NUMBER: _builtins.int
     MORE_SPECIFIC_FIELD_NUMBER: _builtins.int
+    TOLD_FIELD_NUMBER: _builtins.int
+    REFLECTED_FIELD_NUMBER: _builtins.int
     target: _builtins.str
     """What was asked for; an address is a host prefix."""
     nlri: _builtins.str
@@ -362,6 +404,8 @@ class ExplainRouteResponse(_message.Message):
     """The first gate that it fails."""
     text: _builtins.str
     """The answer in a sentence or two."""
+    reflected: _builtins.bool
+    """A reflector's answer: it resolves no next hop and has no kernel entry, so those gates are none."""
     @_builtins.property
     def paths(self) -> _containers.RepeatedCompositeFieldContainer[_path_pb2.Path]:
         """Every path to `nlri`: the selected ones first, the refused ones last."""
@@ -378,6 +422,10 @@ class ExplainRouteResponse(_message.Message):
     def more_specific(self) -> _containers.RepeatedCompositeFieldContainer[_path_pb2.Path]:
         """For an address: paths to longer prefixes that cover it too and that were not selected."""
 
+    @_builtins.property
+    def told(self) -> _containers.RepeatedCompositeFieldContainer[Global___Told]:
+        """Of a reflector: what each update group is told."""
+
     def __init__(
         self,
         *,
@@ -389,10 +437,12 @@ class ExplainRouteResponse(_message.Message):
         fib_entries: _abc.Iterable[_path_pb2.FibEntry] | None = ...,
         advertised_to: _abc.Iterable[_builtins.str] | None = ...,
         more_specific: _abc.Iterable[_path_pb2.Path] | None = ...,
+        told: _abc.Iterable[Global___Told] | None = ...,
+        reflected: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["advertised_to", b"advertised_to", "failed", b"failed", "fib_entries", b"fib_entries", "more_specific", b"more_specific", "nlri", b"nlri", "paths", b"paths", "target", b"target", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advertised_to", b"advertised_to", "failed", b"failed", "fib_entries", b"fib_entries", "more_specific", b"more_specific", "nlri", b"nlri", "paths", b"paths", "reflected", b"reflected", "target", b"target", "text", b"text", "told", b"told"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

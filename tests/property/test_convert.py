@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api import convert, convert_peer
+from routes.duplicates import Duplicate
 from routes.path import (
     Aggregator,
     AsPath,
@@ -32,6 +33,7 @@ from routes.peer import (
     LastError,
     Negotiated,
     PeerStatus,
+    Reflection,
     SessionState,
 )
 from routes.prefix import Address, Family, Prefix
@@ -42,6 +44,7 @@ from routes.view import (
     FibCount,
     FibView,
     Gate,
+    GroupView,
     HostWarning,
     NextHopView,
     PathView,
@@ -49,6 +52,7 @@ from routes.view import (
     ShutdownReport,
     Table,
     TableCount,
+    Told,
 )
 
 U32 = st.integers(0, 2**32 - 1)
@@ -114,6 +118,8 @@ PATH_VIEW = every(
     reason=TEXT,
     stale=FLAG,
     to=st.none() | NAME,
+    group=TEXT,
+    members=U32,
 )
 UNCHANGED_PATH_VIEW = st.builds(lambda path: PathView(path, path.attributes, True, "allow"), PATH)
 NEXT_HOP = every(NextHopView, gateway=st.none() | ADDRESS, ifindex=U32, interface=TEXT, onlink=FLAG)
@@ -140,6 +146,8 @@ EXPLANATION = every(
     fib=SOME_ENTRIES,
     advertised_to=few(NAME),
     more_specific=SOME_PATHS,
+    told=few(st.builds(Told, TEXT, NAME, U32, TEXT, few(NAME))),
+    reflected=FLAG,
 )
 GRACEFUL = every(
     GracefulRestart,
@@ -209,6 +217,7 @@ PEER = every(
     end_of_rib=few(FAMILY),
     passive=FLAG,
     description=TEXT,
+    reflection=st.none() | st.builds(Reflection, TEXT, few(st.tuples(FAMILY, TEXT)), COUNT),
 )
 STATUS = every(
     DaemonStatus,
@@ -225,6 +234,9 @@ STATUS = every(
     warnings=few(st.builds(HostWarning, TEXT, TEXT, TEXT)),
     config_path=TEXT,
     config_error=TEXT,
+    groups=few(st.builds(GroupView, TEXT, FAMILY, TEXT, U32, COUNT, COUNT, COUNT, COUNT)),
+    duplicates=COUNT,
+    first_duplicates=few(st.builds(Duplicate, prefixes(), NAME, NAME)),
 )
 SHUTDOWN = st.builds(ShutdownReport, U32, U32, U32, few(TEXT))
 

@@ -113,13 +113,15 @@ ATTRIBUTE_KEYS = (
     [
         ("peers", "name description kind asn local_asn state since admin_down passive local_address "
                   "local_port peer_address peer_port bgp_id hold_time hold_remaining keepalive_time "
-                  "next_connect families end_of_rib not_announced counters last_error negotiated"),
+                  "next_connect families end_of_rib not_announced counters last_error negotiated "
+                  "reflection"),
         ("routes", "prefix attributes received_attributes source path_id accepted rule best multipath "
-                   "lost_at reason stale to"),
+                   "lost_at reason stale to group members"),
         ("routes -t fib", "prefix next_hops metric installed held reason preferred_source"),
-        ("route 10.244.1.0/24", "target prefix failed text paths fib advertised_to more_specific"),
+        ("route 10.244.1.0/24", "target prefix failed text paths fib advertised_to more_specific told "
+                                "reflected"),
         ("status", "version role asn router_id started config_path config_error peers peers_established "
-                   "convergence tables fib warnings"),
+                   "convergence tables fib warnings groups duplicates first_duplicates"),
         ("shutdown", "sessions_closed entries_removed entries_left errors"),
     ],
 )  # fmt: skip
