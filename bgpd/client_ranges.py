@@ -108,17 +108,19 @@ class ClientRanges:
             range=str(clients.range),
         )
 
-    def established(self) -> list[PeerName]:
-        """The clients whose session is up."""
-        peers = self._daemon.peers
-        return [name for name in self._clients if name in peers and peers[name].negotiated is not None]
+    def alive(self) -> list[PeerName]:
+        """The clients whose session is up, or whose paths are kept for their return."""
+        return [name for name in self._clients if self._is_alive(name)]
+
+    def _is_alive(self, name: PeerName) -> bool:
+        state = self._daemon.peers.get(name)
+        return state is not None and (state.negotiated is not None or self._daemon.has_stale(name))
 
     def let_go(self) -> None:
         """Forget clients that have had no session for a while, and of which nothing is kept."""
         now = self._loop.time()
         for name in list(self._clients):
-            state = self._daemon.peers.get(name)
-            if state is not None and (state.negotiated is not None or self._daemon.has_stale(name)):
+            if self._is_alive(name):
                 self._down_since.pop(name, None)
             elif now - self._down_since.setdefault(name, now) >= LINGER:
                 self._remove(name)

@@ -178,7 +178,10 @@ class Daemon:
         state.local.restarting = False
         state.local.forwarding = frozenset(Family)  # from now on, a lost session loses no forwarding state
         now = self._loop.time()
-        self.convergence.established(state.config.name, negotiated.families, restart is not None, now)
+        # Two reflectors that restart would wait for each other's End-of-RIB: RFC 4724 section 4.1, R bit.
+        alike = self.config.reflector is not None and not state.config.client
+        awaited = restart is not None and not (alike and restart.restarting)
+        self.convergence.established(state.config.name, negotiated.families, awaited, now)
         self.on_convergence()
         self._out.session_up(session, negotiated)
         self.watchers.peer_changed(state.config.name)

@@ -38,7 +38,8 @@ from routes.view import ShutdownReport
 
 log = structlog.get_logger()
 
-HOUSEKEEPING = 10.0
+HOUSEKEEPING = 1.0
+"""Seconds between two looks at who is here: a client that came since is not remembered yet."""
 SPARE_FILES = 256
 """File descriptors for all but the clients' sessions."""
 
@@ -50,9 +51,7 @@ def run(config: Config) -> int:
 
 def role_of(config: PeerConfig) -> Role:
     """What a peer is to this reflector."""
-    if config.kind is PeerKind.EBGP:
-        return Role.EXTERNAL
-    return Role.CLIENT if config.client else Role.NON_CLIENT
+    return Role.of(config.kind, client=config.client)
 
 
 class Outbox:
@@ -148,8 +147,8 @@ class Reflector(process.Role):
         self._imports: dict[PeerName, PeerImport] = {}
         self._rib = Rib(self._policy(), max(1, 1, *self._add_paths()))
         self._memory = ClientMemory(reflector.state_file)
-        remembered = self._memory.load()
-        names = {peer.name for peer in config.peers if not peer.shutdown} | remembered
+        self._remembered = self._memory.load()
+        names = {peer.name for peer in config.peers if not peer.shutdown} | self._remembered
         self._convergence = InitialConvergence(names, self.loop.time(), 0.0, reflector.deferral_time)
         self.out = Outbox(config, self._rib)
         duplicates = Duplicates(self.out.is_client, _warn_of_duplicate)
@@ -251,7 +250,12 @@ class Reflector(process.Role):
         while True:
             await asyncio.sleep(HOUSEKEEPING)
             self.ranges.let_go()
-            self._memory.store(self.ranges.established())
+            self._remember()
+
+    def _remember(self) -> None:
+        """Clients that are here, whose paths are kept, or that are still awaited since the previous life."""
+        awaited = () if self.facts.converged_at else self._convergence.waiting_for
+        self._memory.store({*self.ranges.alive(), *self._remembered.intersection(awaited)})
 
     # -- the rest of its life ---------------------------------------------------------------------
 
@@ -273,7 +277,7 @@ class Reflector(process.Role):
     def freeze(self) -> None:
         """Clients are told nothing of what closing sessions withdraw."""
         self.out.groups.freeze()
-        self._memory.store(self.ranges.established())
+        self._remember()
 
     async def release(self, *, flush: bool, closed: int) -> ShutdownReport:  # noqa: ARG002  no kernel entries
         """There is nothing of ours in the kernel."""
