@@ -16,9 +16,10 @@ adopted and held, and so is what is withdrawn with `hold_until`.
 from __future__ import annotations
 
 import errno
+from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from itertools import islice
+from itertools import chain
 from math import inf
 from typing import NamedTuple
 
@@ -134,6 +135,8 @@ class Fib:
         self.actual: dict[Prefix, FibEntry] = {}
         self._dirty: dict[Prefix, object] = {}
         """Prefixes to compare, in order of arrival; the values mean nothing."""
+        self._queue: deque[Prefix] = deque()
+        """Those that were to be compared before these, each once."""
         self._held: dict[Prefix, float] = {}
         self._held_deadline = inf
         self._adopted: dict[Prefix, object] = {}
@@ -293,14 +296,16 @@ class Fib:
         return True
 
     def _take_dirty(self, limit: int) -> Iterable[Prefix]:
-        dirty = self._dirty
-        if not limit or len(dirty) <= limit:
-            self._dirty = {}
-            return dirty
-        taken = list(islice(dirty, limit))
-        for nlri in taken:
-            del dirty[nlri]
-        return taken
+        """The next prefixes to compare, each once.  What is left waits in a queue: it is long in a large
+        load, and a dict whose first keys were removed is slow to begin with."""
+        queue = self._queue
+        if not limit or len(queue) < limit:
+            waiting: dict[Prefix, object] = dict.fromkeys(chain(queue, self._dirty)) if queue else self._dirty
+            self._queue, self._dirty = deque(), {}
+            if not limit or len(waiting) <= limit:
+                return waiting
+            queue = self._queue = deque(waiting)
+        return [queue.popleft() for _ in range(limit)]
 
     def _wake(self, now: float) -> None:
         """What was held or blocked until now is compared again."""
@@ -387,7 +392,7 @@ class Fib:
     @property
     def pending(self) -> bool:
         """Whether `delta` would have something to compare now, deadlines aside."""
-        return bool(self._dirty or self._read)
+        return bool(self._dirty or self._queue or self._read)
 
     @property
     def in_flight(self) -> bool:
