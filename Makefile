@@ -3,12 +3,12 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 BIN := .venv/bin
-FABRIC ?= mesh
+FABRIC ?= reflector
 
 .PHONY: demo test check lock protos bench clean help
 
-demo: ## Show pods on different nodes reaching each other (FABRIC=mesh, frr or bird)
-	@.ci/setup $(if $(filter mesh,$(FABRIC)),demo,test)
+demo: ## Show pods on different nodes reaching each other (FABRIC=reflector, mesh, frr or bird)
+	@.ci/setup $(if $(filter frr bird,$(FABRIC)),test,demo)
 	@$(BIN)/podbgpd lab --fabric $(FABRIC)
 
 test: ## Run every test: unit, property, interop with real daemons, end to end

@@ -179,9 +179,15 @@ def flush(path: str) -> None:
 
 
 @main.command()
-@click.option("--fabric", type=click.Choice(["mesh", "frr", "bird"]), default="mesh", show_default=True)
+@click.option(
+    "--fabric",
+    type=click.Choice(["reflector", "mesh", "frr", "bird"]),
+    default="reflector",
+    show_default=True,
+)
 @click.option("--nodes", type=int, metavar="N", help="How many nodes.")
 @click.option("--pods", type=int, metavar="N", help="How many pods on each node.")
+@click.option("--light-nodes", type=int, metavar="N", help="N more, in one process and without a FIB.")
 @click.option("--ipv4-only", is_flag=True, help="Without IPv6.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="How long routes may take to arrive.")
 @click.option("--keep", is_flag=True, help="Leave the network up and print the commands to explore it.")
@@ -196,6 +202,7 @@ def lab(
     fabric: str,
     nodes: int | None,
     pods: int | None,
+    light_nodes: int | None,
     ipv4_only: bool,
     timeout: float | None,
     keep: bool,
@@ -203,7 +210,8 @@ def lab(
 ) -> None:
     """Build a routed pod network in network namespaces and prove that it works.
 
-    mesh: the agents peer with each other.  frr, bird: with two top-of-rack routers.
+    reflector: the agents peer with two route reflectors, which are killed and come back.  mesh: with each
+    other.  frr, bird: with two top-of-rack routers.
     """
     from bgpd.lab.run import LabOptions, remove_labs, run_lab  # noqa: PLC0415  rich, and the whole lab
 
@@ -214,6 +222,7 @@ def lab(
         fabric=fabric,
         nodes=default.nodes if nodes is None else nodes,
         pods_per_node=default.pods_per_node if pods is None else pods,
+        light_nodes=default.light_nodes if light_nodes is None else light_nodes,
         keep=keep,
         dual_stack=not ipv4_only,
         timeout=default.timeout if timeout is None else timeout,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bgpd.lab import netns
 from bgpd.lab.command import find_tool, try_run
-from bgpd.lab.plan import Node, Pod
+from bgpd.lab.plan import POD_NETWORKS, Network, Node, Pod
 from bgpd.lab.topology import Topology
 
 Commands = list[tuple[str, list[str]]]
@@ -26,12 +26,17 @@ def client(topology: Topology, node: Node, *words: str) -> list[str]:
     return [script("podbgp"), "--api", f"unix://{topology.agents[node.name].socket}", *words]
 
 
-def kernel_table(node: Node, version: int, *, colour: bool = False) -> list[str]:
-    """`ip route` for a node's learned routes."""
+def reflector_client(topology: Topology, name: str, *words: str) -> list[str]:
+    """`podbgp` asking a reflector."""
+    return [script("podbgp"), "--api", f"unix://{topology.reflectors[name].socket}", *words]
+
+
+def kernel_table(node: Node, network: Network, *, colour: bool = False) -> list[str]:
+    """`ip route` for a node's learned routes inside a network."""
     switches = ["-c"] if colour else []
     return [
-        *(netns.ip_tool(), *switches, f"-{version}", "-n", node.namespace),
-        *("route", "show", "proto", "179"),
+        *(netns.ip_tool(), *switches, f"-{network.version}", "-n", node.namespace),
+        *("route", "show", "root", str(network), "proto", "179"),
     ]
 
 
@@ -56,7 +61,7 @@ def tour(topology: Topology) -> Commands:
         (f"the peers of {first.name}", client(topology, first, "peers")),
         (f"the routes of {first.name}", client(topology, first, "routes")),
         ("one of them, with the reasons", client(topology, first, "route", str(last.pod_networks[0]))),
-        (f"the kernel's table of {first.name}", kernel_table(first, 4)),
+        (f"the kernel's table of {first.name}", kernel_table(first, POD_NETWORKS[0])),
         (f"{pod.name} pings {other.name} on {last.name}", ping(pod, other, "-c3")),
         (f"a shell on {first.name}", netns.in_namespace(first.namespace, ["/bin/sh"])),
         (
@@ -64,6 +69,8 @@ def tour(topology: Topology) -> Commands:
             [find_tool("tail", "coreutils"), str(topology.agents[first.name].process.log)],
         ),
     ]
+    for name in topology.reflectors:
+        commands.append((f"the clients of {name}", reflector_client(topology, name, "peers")))
     summary = {"frr": ["show bgp summary"], "bird": ["show", "protocols"]}.get(plan.fabric, [])
     for router in topology.routers.values():
         commands.append((f"the sessions of {router.name}", router.shell_command(*summary)))

@@ -26,9 +26,12 @@ def reflector_config(plan: Plan, reflector: Reflector, socket: Path, memory: Pat
         f'state_file = "{memory}"',
         "",
     ]
-    ranges: tuple[Network, ...] = (NODE_NETWORKS[0], light_plan.NETWORK)
-    for clients in ranges if plan.light_nodes else ranges[:1]:
-        lines += ["[[reflector.clients]]", f'range = "{clients}"', f"asn = {IBGP_ASN}", *families, ""]
+    ranges: list[tuple[Network, int]] = [(NODE_NETWORKS[0], NODE_NETWORKS[0].num_addresses)]
+    if plan.light_nodes:
+        ranges.append((light_plan.NETWORK, len(plan.light_nodes)))
+    for clients, most in ranges:
+        lines += ["[[reflector.clients]]", f'range = "{clients}"', f"asn = {IBGP_ASN}"]
+        lines += [f"max_sessions = {most}", *families, ""]
     lines += [
         "[[peers]]",
         f'address = "{reflector.other}"',

@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from bgpd.lab import explore, fabric_bird, fabric_frr, prove, signals
+from bgpd.lab import explore, fabric_bird, fabric_frr, prove, reflector_story, signals
 from bgpd.lab.capture import Capture, Ping
 from bgpd.lab.command import LabError, find_tool, show
 from bgpd.lab.converge import wait_converged
-from bgpd.lab.plan import Address, Fabric, Plan, make_plan
+from bgpd.lab.plan import POD_NETWORKS, Address, Fabric, Plan, make_plan
 from bgpd.lab.present import Presenter
 from bgpd.lab.prove import Answer, Host, Probe
 from bgpd.lab.topology import Topology
@@ -29,10 +29,11 @@ PROOF_TIME = 5.0
 class LabOptions:
     """What `podbgpd lab` was asked for."""
 
-    fabric: str = "mesh"
-    """`mesh`, `frr` or `bird`."""
+    fabric: str = Fabric.REFLECTOR
+    """`reflector`, `mesh`, `frr` or `bird`."""
     nodes: int = 3
     pods_per_node: int = 2
+    light_nodes: int = 0
     keep: bool = False
     dual_stack: bool = True
     timeout: float = 60.0
@@ -47,6 +48,7 @@ class LabOptions:
             fabric=Fabric(self.fabric),
             nodes=self.nodes,
             pods_per_node=self.pods_per_node,
+            light_nodes=self.light_nodes,
             dual_stack=self.dual_stack,
         )
 
@@ -109,14 +111,20 @@ def _demonstrate(topology: Topology, options: LabOptions, out: Presenter) -> boo
     out.step("Building namespaces, links and pods")
     topology.build()
     topology.start_routers()
-    out.say(f"{len(plan.namespaces)} namespaces" + "".join(f", {name}" for name in topology.routers))
-    dead = _show_dead(plan, out)
-    out.step("Starting the agents")
+    running = "".join(f", {name}" for name in (*topology.routers, *topology.reflectors))
+    out.say(f"{len(plan.namespaces)} namespaces{running}")
+    proved = [_show_dead(plan, out)]
+    light = f" and {len(plan.light_nodes)} light nodes, which are speakers in one process without a FIB"
+    out.step(f"Starting the agents{light if plan.light_nodes else ''}")
     topology.start_agents()
     _converge(topology, options.timeout, out)
-    proved = _prove(plan, out)
+    proved.append(_prove(plan, out))
     _show_tables(topology, out)
-    return dead and proved
+    if topology.reflectors:
+        _show_reflectors(topology, out)
+        proved.append(reflector_story.lose_reflectors(topology, options.timeout, out))
+        proved.append(reflector_story.add_node(topology, options.timeout, out))
+    return all(proved)
 
 
 def _show_dead(plan: Plan, out: Presenter) -> bool:
@@ -217,8 +225,26 @@ def _show_tables(topology: Topology, out: Presenter) -> None:
     node = topology.plan.nodes[0]
     out.step(f"A look at {node.name}")
     colour = out.console.is_terminal
-    commands = [explore.client(topology, node, "peers"), explore.client(topology, node, "routes")]
-    commands += [explore.kernel_table(node, network.version, colour=colour) for network in node.pod_networks]
+    pods = [str(network) for network in POD_NETWORKS[: len(node.pod_networks)]]
+    routes = [("routes", each, "--longer") for each in pods] if topology.light_nodes else [("routes",)]
+    commands = [explore.client(topology, node, *words) for words in (("peers",), *routes)]
+    commands += [explore.kernel_table(node, network, colour=colour) for network in POD_NETWORKS[: len(pods)]]
+    _run_shown(commands, out)
+
+
+def _show_reflectors(topology: Topology, out: Presenter) -> None:
+    """The reflectors as their operator would look at them; light nodes would be too many lines."""
+    out.step("A look at the reflectors")
+    names = list(topology.reflectors)
+    commands = [explore.reflector_client(topology, names[-1], "status")]
+    if not topology.light_nodes:
+        commands = [explore.reflector_client(topology, name, "peers") for name in names]
+        network = str(topology.plan.nodes[0].pod_networks[0])
+        commands.append(explore.reflector_client(topology, names[0], "route", network))
+    _run_shown(commands, out)
+
+
+def _run_shown(commands: list[list[str]], out: Presenter) -> None:
     for argv in commands:
         out.command(argv)
         show(argv)

@@ -10,16 +10,12 @@ import json
 import re
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
-from itertools import count, pairwise
-from types import TracebackType
-from typing import NamedTuple, Self
+from collections.abc import Callable
+from itertools import pairwise
 
 from api.client import Client, UnreachableError
 from bgpd.lab import netns
-from bgpd.lab.plan import Network, Node, Pod
-from bgpd.lab.probe import Lost, Pinger, RouteEvent, RouteMonitor
+from bgpd.lab.plan import Network, Node
 from bgpd.lab.topology import Agent, Topology
 from routes.path import PeerName
 from routes.peer import PeerStatus
@@ -35,105 +31,9 @@ PROMPT = 0.02
 METRICS = {"20", "4278198272"}
 """Of ours: learned entries, and `unreachable`."""
 
-_numbers = count()
-
-
-class Ping(NamedTuple):
-    """A pod that pings another, in one family."""
-
-    source: Pod
-    target: Pod
-    version: int
-
-    def __str__(self) -> str:
-        return f"{self.source.name} to {self.target.name}, IPv{self.version}"
-
-
-def address_of(pod: Pod, version: int) -> str:
-    return next(str(address) for address in pod.addresses if address.version == version)
-
 
 def network_of(node: Node, version: int) -> Network:
     return next(network for network in node.pod_networks if network.version == version)
-
-
-def pings_between(topology: Topology) -> list[Ping]:
-    """Between all pods on different nodes, in both directions and both families."""
-    return [
-        Ping(source, target, version)
-        for near in topology.plan.nodes
-        for far in topology.plan.nodes
-        if near is not far
-        for source in near.pods
-        for target in far.pods
-        for version in (4, 6)
-    ]
-
-
-class Witness:
-    """Pings every 10 ms, and records every change of the nodes' routes, from `__enter__` to `stop`."""
-
-    def __init__(self, topology: Topology, pings: Iterable[Ping] | None = None) -> None:
-        folder = topology.workspace.folder
-        self._pingers = {
-            ping: Pinger(
-                str(ping),
-                ping.source.namespace,
-                next(address for address in ping.target.addresses if address.version == ping.version),
-                folder / f"ping-{next(_numbers)}.log",
-            )
-            for ping in (pings_between(topology) if pings is None else pings)
-        }
-        self._monitors = {
-            node.name: RouteMonitor(node.namespace, folder / f"monitor-{next(_numbers)}.log")
-            for node in topology.plan.nodes
-        }
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        with ExitStack() as started:
-            for recorder in (*self._monitors.values(), *self._pingers.values()):
-                started.enter_context(recorder)
-            self._stack = started.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
-
-    def changes(self) -> dict[str, list[RouteEvent]]:
-        """What changed by now, by node."""
-        return {name: monitor.events() for name, monitor in self._monitors.items()}
-
-    def stop(self) -> Seen:
-        """End, and say what was seen."""
-        reports = {ping: pinger.stop() for ping, pinger in self._pingers.items()}
-        return Seen(
-            lost={ping: report.lost for ping, report in reports.items() if report.lost},
-            fewest=min((report.answered for report in reports.values()), default=0),
-            changes={name: monitor.stop() for name, monitor in self._monitors.items()},
-        )
-
-
-class Seen(NamedTuple):
-    """What a witness saw."""
-
-    lost: Mapping[Ping, tuple[Lost, ...]]
-    """Only pings that lost something."""
-    fewest: int
-    """Answers to the ping that had the fewest."""
-    changes: Mapping[str, list[RouteEvent]]
-
-    @property
-    def deleted(self) -> list[str]:
-        """Every deletion on any node."""
-        return [
-            f"{name}: {event.text}"
-            for name, events in self.changes.items()
-            for event in events
-            if event.deleted
-        ]
 
 
 class Asked:

@@ -17,8 +17,9 @@ from bgpd.lab import netns
 from bgpd.lab.converge import wait_converged
 from bgpd.lab.plan import Fabric
 from bgpd.lab.topology import Topology
+from bgpd.lab.witness import Seen, Witness
 from tests.e2e.conftest import CONVERGED_WITHIN, MakeLab
-from tests.e2e.network import Asked, Seen, Witness, eventually, ours
+from tests.e2e.network import Asked, eventually, ours
 
 HOLD = FibConfig().hold_time
 LEFT_OVER = "10.244.99.0/24"

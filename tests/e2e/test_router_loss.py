@@ -12,8 +12,9 @@ from bgpd.lab import netns
 from bgpd.lab.kernel_routes import learned_routes
 from bgpd.lab.plan import Fabric, Uplink
 from bgpd.lab.topology import Topology
+from bgpd.lab.witness import Witness
 from tests.e2e.conftest import MakeLab
-from tests.e2e.network import PATIENCE, SECOND, Asked, Witness, eventually
+from tests.e2e.network import PATIENCE, SECOND, Asked, eventually
 
 BOTH, SECOND_ONLY = {"tor1", "tor2"}, {"tor2"}
 SLACK = 0.03

@@ -10,10 +10,11 @@ import pytest
 
 from bgpd.lab.process import Process
 from bgpd.lab.topology import Topology
+from bgpd.lab.witness import Witness
 from routes.path import PeerName
 from routes.peer import LastError, SessionState
 from tests.e2e.conftest import MakeLab
-from tests.e2e.network import Asked, Witness, eventually, foreign, ours
+from tests.e2e.network import Asked, eventually, foreign, ours
 from tests.e2e.podbgp import podbgp, podbgpd
 
 NODE = PeerName("192.0.2.11")
