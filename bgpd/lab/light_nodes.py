@@ -37,7 +37,8 @@ HOLD_TIME = 90
 KEEPALIVE = encode_keepalive()
 HEADER = 19
 OPEN_TYPE, KEEPALIVE_TYPE = 1, 4
-MOST_BYTES_BEFORE_ESTABLISHED = 8192
+LARGEST = 4096
+"""Bytes of a message; what follows the last one before Established may be a whole table."""
 CONNECTING = 128
 """Sessions that may be on their way to Established at a time."""
 CONNECT_TIMEOUT = 10.0
@@ -113,12 +114,10 @@ class Session:
 
     def take(self, data: memoryview) -> None:
         """What came; ConnectionError when the session is over."""
-        if self.up:
-            return
         self.inbox += data
         while len(self.inbox) >= HEADER and not self.up:
             size, kind = int.from_bytes(self.inbox[16:18]), self.inbox[18]
-            if size < HEADER or len(self.inbox) > MOST_BYTES_BEFORE_ESTABLISHED:
+            if not HEADER <= size <= LARGEST:
                 raise ConnectionError("no BGP message")
             if len(self.inbox) < size:
                 return
