@@ -323,7 +323,8 @@ def test_surroundings_are_reported(monitor: Monitor, command: str, expected: set
 
 def test_surroundings_are_reported_once_for_many_changes(monitor: Monitor) -> None:
     sh("".join(f"ip route add 9.9.{at}.0/24 via 10.0.0.9\n" for at in range(9)))
-    assert monitor.read() == [ForeignRoutesChanged()]
+    routes = [event for event in monitor.read() if event != AddressesChanged()]  # DAD may end just now
+    assert routes == [ForeignRoutesChanged()]
 
 
 @pytest.mark.parametrize(
