@@ -68,25 +68,27 @@ class Pace:
         self._turn = asyncio.Lock()  # fair: who released it queues behind those who wait
 
     async def chunks(
-        self, items: Iterator[Item | None], convert: Callable[[Item], Wire]
+        self, items: Iterator[Item | None], convert: Callable[[Item], Wire], most: int = CHUNK
     ) -> AsyncIterator[list[Wire]]:
-        """Convert all items, up to `CHUNK` at a time; None among the items is skipped."""
+        """Convert all items, up to `most` at a time; None among the items is skipped."""
         done = False
         while not done:
             chunk: list[Wire] = []
-            while not done and len(chunk) < CHUNK:
+            while not done and len(chunk) < most:
                 async with self._turn:  # held until the loop has turned: that is what paces the others
-                    done = self._work(items, convert, chunk)
+                    done = self._work(items, convert, chunk, most)
                     await asyncio.sleep(0)
             if chunk:
                 yield chunk
 
-    def _work(self, items: Iterator[Item | None], convert: Callable[[Item], Wire], chunk: list[Wire]) -> bool:
+    def _work(
+        self, items: Iterator[Item | None], convert: Callable[[Item], Wire], chunk: list[Wire], most: int
+    ) -> bool:
         end = perf_counter() + self._slice_time
         for item in items:
             if item is not None:
                 chunk.append(convert(item))
-            if len(chunk) >= CHUNK or perf_counter() > end:
+            if len(chunk) >= most or perf_counter() > end:
                 return False
         return True
 

@@ -10,10 +10,10 @@ This module must never change a table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import chain
 
-from routes.adj_rib_in import AdjRibIn
+from routes.adj_rib_in import AdjRibIn, Received
 from routes.adj_rib_out import Target, judge_export
 from routes.decision import LOST_TEXT, Lost
 from routes.path import LOCAL_PEER, Path, PeerKind, PeerName
@@ -27,6 +27,8 @@ FibLookup = Callable[[Prefix], Sequence[FibView]]
 
 MAX_REASONS = 3
 """How many paths a sentence names."""
+MAX_EXPLAINED = 200
+"""How many paths of one prefix an explanation has: thousands of nodes may announce one service address."""
 
 
 class _Union(Collection[Prefix]):
@@ -51,10 +53,13 @@ def known_prefixes(rib: Rib, table: Table, peer: PeerName | None = None) -> Coll
         return _Union(*(rib.loc_rib(family).selected for family in Family))
     if table is Table.ADJ_OUT:
         return _Union(*(each.plain.accepted for each in rib.tables(LOCAL_PEER)))
-    if table is Table.ADJ_IN_POST and peer is None:
-        return _Union(*(rib.loc_rib(family).holders for family in Family))
-    parts: list[Collection[Prefix]] = []
-    for each in rib.tables(peer):
+    if table in {Table.ADJ_IN_PRE, Table.ADJ_IN_POST} and peer is None:
+        parts: list[Collection[Prefix]] = [rib.loc_rib(family).holders for family in Family]
+        refusing = chain.from_iterable(map(rib.refusing, Family))
+        tables: Iterable[AdjRibIn] = refusing if table is Table.ADJ_IN_PRE else ()
+    else:
+        parts, tables = [], rib.tables(peer)
+    for each in tables:
         parts += (each.plain.accepted, each.ids)
         if table is Table.ADJ_IN_PRE:
             parts += (each.plain.refused, each.dropped)
@@ -71,7 +76,8 @@ def paths_of(
     """
     if table is Table.ADJ_OUT:
         return _told(rib, nlri, peer, targets)
-    views = _Asked(rib, nlri).views(peer, as_received=table is Table.ADJ_IN_PRE)
+    refused = table is Table.ADJ_IN_PRE
+    views = _Asked(rib, nlri).views(peer, as_received=refused, refused=refused)
     if table is Table.LOC_RIB:
         return [view for view in views if view.best or view.multipath]
     views = [view for view in views if view.path.source.peer is not LOCAL_PEER]
@@ -92,6 +98,18 @@ def _told(rib: Rib, nlri: Prefix, peer: PeerName | None, targets: Sequence[Targe
     return views
 
 
+def _holding(rib: Rib, nlri: Prefix, *, refused: bool) -> list[AdjRibIn]:
+    """The tables with a path to a prefix, found without asking each of thousands of peers.
+
+    With `refused` also those that have only refused ones.
+    """
+    holders = list(rib.loc_rib(nlri.family).holders.get(nlri, ()))
+    if refused:
+        known = set(map(id, holders))
+        holders += [each for each in rib.refusing(nlri.family) if id(each) not in known and each.knows(nlri)]
+    return holders
+
+
 class _Asked:
     """One prefix, with its decision made once."""
 
@@ -105,19 +123,28 @@ class _Asked:
             _identity(path): reason for path, reason in decision.lost
         }
 
-    def views(self, peer: PeerName | None, *, as_received: bool) -> list[PathView]:
-        """Every path of the prefix, refused ones included."""
-        ranked: list[tuple[int, PathView]] = []
-        for table in self._rib.tables(peer, self._nlri.family):
-            for path, accepted, stale in table.received(self._nlri):
-                view = self._view(path, accepted, stale=stale, as_received=as_received)
-                rank = self._selected.get(_identity(path), len(self._selected))
-                ranked.append((rank if view.accepted else len(self._selected) + 1, view))
-            ranked += [(len(self._selected) + 2, view) for view in self._over_limit(table)]
-        ranked.sort(key=lambda each: each[0])
-        return [view for _, view in ranked]
+    def views(
+        self, peer: PeerName | None, *, as_received: bool, refused: bool = True, most: int | None = None
+    ) -> list[PathView]:
+        """Every path of the prefix, refused ones included unless they are not asked for; the first `most`."""
+        ranked: list[tuple[int, Received | PathView]] = []
+        if peer is None:
+            tables: Iterable[AdjRibIn] = _holding(self._rib, self._nlri, refused=refused)
+        else:
+            tables = self._rib.tables(peer, self._nlri.family)
+        last = len(self._selected)
+        for table in tables:
+            for each in table.received(self._nlri):
+                rank = last + 1 if each.accepted is None else self._selected.get(_identity(each.path), last)
+                ranked.append((rank, each))
+            ranked += [(last + 2, view) for view in self._over_limit(table)]
+        ranked.sort(key=lambda pair: pair[0])
+        return [
+            each if isinstance(each, PathView) else self._view(*each, as_received=as_received)
+            for _, each in ranked[:most]
+        ]
 
-    def _view(self, path: Path, accepted: Path | None, *, stale: bool, as_received: bool) -> PathView:
+    def _view(self, path: Path, accepted: Path | None, stale: bool, *, as_received: bool) -> PathView:
         verdict = self._rib.policy.judge(path.source, path.attributes, path.nlri)
         if accepted is None:
             return PathView(path, path.attributes, False, verdict.rule, reason=verdict.text, stale=stale)
@@ -167,7 +194,7 @@ def explain(
     if nlri is None:
         text = f"nobody announces {target}" + ("" if match is Match.EXACT else " or what covers it")
         return Explanation(target, None, Gate.ANNOUNCED, text, fib=tuple(fib_of(target)))
-    paths = tuple(_Asked(rib, nlri).views(None, as_received=False))
+    paths = tuple(_Asked(rib, nlri).views(None, as_received=False, most=MAX_EXPLAINED))
     fib = tuple(fib_of(nlri))
     failed, text = _first_gate(nlri, paths, fib)
     told = _told(rib, nlri, None, targets)
@@ -175,7 +202,7 @@ def explain(
     if match is Match.LONGEST:
         for each in target.covering():
             if each.length > nlri.length and _is_known(rib, each):
-                longer += _Asked(rib, each).views(None, as_received=False)
+                longer += _Asked(rib, each).views(None, as_received=False, most=MAX_EXPLAINED - len(longer))
     advertised_to = tuple(view.to for view in told if view.to is not None)
     return Explanation(target, nlri, failed, text, paths, fib, advertised_to, tuple(longer))
 
@@ -190,7 +217,9 @@ def _answering(rib: Rib, target: Prefix, match: Match) -> Prefix | None:
 
 
 def _is_known(rib: Rib, nlri: Prefix) -> bool:
-    return any(table.knows(nlri) for table in rib.tables(None, nlri.family))
+    if nlri in rib.loc_rib(nlri.family).holders:
+        return True
+    return any(table.knows(nlri) for table in rib.refusing(nlri.family))
 
 
 def _first_gate(nlri: Prefix, paths: Sequence[PathView], fib: Sequence[FibView]) -> tuple[Gate | None, str]:

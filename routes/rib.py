@@ -468,6 +468,18 @@ class Rib:
                 received += fine + len(plain.refused) + len(added.refused)
         return received, accepted
 
+    def refusing(self, family: Family) -> list[AdjRibIn]:
+        """The tables with paths that policy or a limit refused, ours never being one.
+
+        In one loop without calls, as `totals`: few peers have such, and all are asked.
+        """
+        size, found = _SIZE[family], []
+        for peer in self._peers.values():
+            table = peer.tables.get(size)
+            if table is not None and (table.plain.refused or table.added.refused or table.dropped):
+                found.append(table)
+        return found
+
     def decision(self, nlri: Prefix) -> Decision:
         """The decision on a prefix with its reasons, made again now."""
         return self._loc[len(nlri.address)].decision(nlri)

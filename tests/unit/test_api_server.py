@@ -16,7 +16,8 @@ import pytest
 from api.call import Bounds
 from api.client import Client, ClientError, RoutesChanged, UnreachableError
 from api.server import MAX_CONNECTIONS
-from api.v1 import route_pb2
+from api.v1 import peer_pb2, route_pb2
+from api.v1.peer_pb2_grpc import PeerServiceStub
 from api.v1.route_pb2_grpc import RouteServiceStub
 from routes.path import PeerName
 from routes.peer import SessionState
@@ -382,3 +383,31 @@ def can_be_reached(daemon: ServedView) -> bool:
             return client.status().role == "agent"
         except UnreachableError:
             return False
+
+
+def test_a_peer_that_changes_all_the_time_is_told_a_few_times_with_its_last_state(
+    daemon: ServedView, client: Client
+) -> None:
+    events = client.watch_peers("192.0.2.1")
+    while not next(events).end_of_snapshot:
+        pass
+    began = time.monotonic()
+    for number in range(500):
+        daemon.run(partial(daemon.view.set_peer, peer_status("192.0.2.1", description=str(number))))
+    took = time.monotonic() - began
+    told = 0
+    for event in events:
+        told += 1
+        if event.peers[0].description == "499":
+            break
+    assert told <= took / 0.1 + 2
+
+
+def test_thousands_of_peers_are_listed_in_small_messages() -> None:
+    view = FakeDaemonView()
+    for number in range(3000):
+        view.set_peer(peer_status(f"10.0.{number >> 8}.{number & 255}"))
+    with served(view) as daemon, grpc.insecure_channel(daemon.api) as channel:
+        answers = list(PeerServiceStub(channel).ListPeers(peer_pb2.ListPeersRequest()))
+    assert sum(len(answer.peers) for answer in answers) == 3000
+    assert max(len(answer.peers) for answer in answers) == 50
