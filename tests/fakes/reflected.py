@@ -88,18 +88,16 @@ class Pipe:
 
 
 class Heard:
-    """What a peer makes of the bytes that it is sent."""
+    """What a peer makes of the bytes that it is sent; `negotiated` is from its side."""
 
     def __init__(self, negotiated: Negotiated) -> None:
         self.decoder = Decoder()
-        # What the reflector sends is what the peer receives.
-        self.decoder.negotiated = replace(
-            negotiated, add_path_receive=negotiated.add_path_send, add_path_send=frozenset()
-        )
+        self.decoder.negotiated = self.negotiated = negotiated
         self.table: dict[tuple[Prefix, int], PathAttributes] = {}
         self.stale: dict[Family, set[tuple[Prefix, int]]] = {}
         self.end_of_rib: list[Family] = []
         self.updates = 0
+        self.keepalives = 0
         self.notification: Notification | None = None
 
     def feed(self, data: bytes) -> None:
@@ -113,8 +111,10 @@ class Heard:
                     self._marked(message)
                 case Notification():
                     self.notification = message
+                case Keepalive():
+                    self.keepalives += 1
                 case _:
-                    assert isinstance(message, Keepalive), message
+                    raise AssertionError(message)
 
     def _updated(self, update: Update) -> None:
         assert not update.error
@@ -171,7 +171,8 @@ class Peer:
         self.pipe = Pipe(fd, size)
         loop = cast("asyncio.AbstractEventLoop", self._loop)
         self.transport = Transport(cast("socket", self.pipe), self, loop)
-        self.heard = Heard(self.negotiated)
+        sent = self.negotiated.add_path_send
+        self.heard = Heard(replace(self.negotiated, add_path_receive=sent, add_path_send=frozenset()))
 
     # -- as the reflector's session (`bgpd.bgp.update_groups.Client`) -----------------------------
 
