@@ -151,6 +151,11 @@ def _daemon(status: DaemonStatus) -> Iterator[Metric]:
         "Settings of this host that stand in the way of routed pods; the log and the API name them.",
         len(status.warnings),
     )
+    yield _gauge(
+        "podbgp_duplicate_prefixes",
+        "Prefixes that more than one client of a reflector announces; the log and the API name them.",
+        status.duplicates,
+    )
 
 
 def _tables(tables: Iterable[TableCount]) -> Iterator[Metric]:
