@@ -1,7 +1,8 @@
 """Which clients a reflector had, across its restarts: a small file, written atomically.
 
-It decides nothing but whom to wait for before End-of-RIB, so a missing, broken or old file costs a wait for
-nobody or for somebody who is gone (the deferral timer ends that), and never a start.
+It decides nothing but whom to wait for before End-of-RIB.  A missing or broken file costs that wait (the
+deferral timer ends it), because then nobody knows how many clients there are; it never costs a start.  A file
+that says `{"clients": []}` is a new cluster's: there is nobody to wait for.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ class ClientMemory:
         self._path = Path(path) if path else None
         self._stored: frozenset[PeerName] | None = None
 
-    def load(self) -> frozenset[PeerName]:
-        """The clients of the previous life."""
+    def load(self) -> frozenset[PeerName] | None:
+        """The clients of the previous life; None when they are not known."""
         if self._path is None:
-            return frozenset()
+            return None
         try:
             self._stored = _read(self._path)
         except FileNotFoundError:
-            return frozenset()
+            return None
         except (OSError, ValueError) as error:
             log.warning("the remembered clients can't be read", file=str(self._path), reason=str(error))
-            return frozenset()
+            return None
         return self._stored
 
     def store(self, clients: Collection[PeerName]) -> None:

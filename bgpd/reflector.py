@@ -40,6 +40,8 @@ log = structlog.get_logger()
 
 HOUSEKEEPING = 1.0
 """Seconds between two looks at who is here: a client that came since is not remembered yet."""
+UNKNOWN_CLIENTS = PeerName("clients that are not remembered")
+"""Waited for in vain where the previous life's clients are not known."""
 SPARE_FILES = 256
 """File descriptors for all but the clients' sessions."""
 
@@ -147,8 +149,11 @@ class Reflector(process.Role):
         self._imports: dict[PeerName, PeerImport] = {}
         self._rib = Rib(self._policy(), max(1, 1, *self._add_paths()))
         self._memory = ClientMemory(reflector.state_file)
-        self._remembered = self._memory.load()
+        remembered = self._memory.load()
+        self._remembered = remembered or frozenset()
         names = {peer.name for peer in config.peers if not peer.shutdown} | self._remembered
+        if remembered is None and reflector.clients:
+            names.add(UNKNOWN_CLIENTS)  # a lost file, or a new host: only the deferral timer is safe
         self._convergence = InitialConvergence(names, self.loop.time(), 0.0, reflector.deferral_time)
         self.out = Outbox(config, self._rib)
         duplicates = Duplicates(self.out.is_client, _warn_of_duplicate)

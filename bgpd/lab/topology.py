@@ -203,6 +203,7 @@ class Topology:
             self._attach(link)
         running = self.reflectors[reflector.name]
         memory = running.config.with_suffix(".json")
+        memory.write_text('{"clients": []}')  # a new cluster: there is nobody to wait for
         running.config.write_text(reflector_config(self.plan, reflector, running.socket, memory))
 
     def _build_light(self) -> None:
