@@ -62,11 +62,13 @@ def peers(statuses: Sequence[PeerStatus], now: float, *, everyone: bool = False)
 
 def peer_note(status: PeerStatus, now: float) -> str:
     """What an operator should know at a glance."""
-    if status.state is not SessionState.ESTABLISHED:
-        if status.last_error is None:
-            return "waits for the peer to connect" if status.passive else ""
-        return f"{status.last_error.text} ({text.duration(now - status.last_error.at)} ago)"
-    notes = [f"{family} not announced: {reason}" for family, reason in status.not_announced]
+    notes = []
+    if status.state is SessionState.ESTABLISHED:
+        notes += [f"{family} not announced: {reason}" for family, reason in status.not_announced]
+    elif status.last_error is not None:
+        notes.append(f"{status.last_error.text} ({text.duration(now - status.last_error.at)} ago)")
+    elif status.passive:
+        notes.append("waits for the peer to connect")
     stale = sum(counts.stale for _, counts in status.families)
     if stale:
         notes.append(f"{stale} stale")
