@@ -40,9 +40,9 @@ protos: ## Generate api/v1 from protos
 	@.ci/setup test
 	@.ci/protos
 
-bench: ## Measure against BIRD and FRR; takes minutes
+bench: ## Measure against the rivals, an hour and more (BENCH=agent, install, codec or reflector for one)
 	@.ci/setup test
-	@$(BIN)/python -m bench
+	@$(BIN)/python -m bench $(BENCH)
 
 clean: ## Remove what the other targets made in this folder
 	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
