@@ -74,7 +74,7 @@ class BirdSpeaker(Speaker):
             mine = [a for a in self.announced.values() if a.family == family]
             lines.append(f"protocol static own_{family} {{ {family};")
             lines += [f"  route {a.prefix} blackhole;" for a in mine]
-            lines += ["}", *_export_filter(family, mine)]
+            lines += ["}", *_export_filter(family, mine, reflects=self.reflects)]
         for neighbor in self.neighbors:
             lines += self._session(neighbor)
         return "\n".join([*lines, ""])
@@ -94,15 +94,20 @@ class BirdSpeaker(Speaker):
             yield "  passive on;"
         if neighbor.graceful_restart:
             yield f"  graceful restart on; graceful restart time {neighbor.restart_time};"
+        if neighbor.client:
+            yield f"  rr client; rr cluster id {self.cluster_id or self.router_id};"
         for family in neighbor.families:
             extended = "extended next hop on;" if neighbor.extended_next_hop and family == "ipv4" else ""
-            yield f"  {family} {{ import all; export filter announce_{family}; {extended} }};"
+            add_path = " add paths rx;" if neighbor.add_path else ""
+            yield f"  {family} {{ import all; export filter announce_{family}; {extended}{add_path} }};"
         yield "}"
 
 
-def _export_filter(family: str, announced: list[Announcement]) -> Iterable[str]:
+def _export_filter(family: str, announced: list[Announcement], *, reflects: bool) -> Iterable[str]:
     """Attributes are set on export: to an eBGP peer BIRD sends no MED that was there before."""
     yield f"filter announce_{family} {{"
+    if reflects:
+        yield "  if source = RTS_BGP then accept;"
     yield "  if source != RTS_STATIC then reject;"
     for announcement in announced:
         if attributes := _attributes(announcement):
@@ -157,6 +162,8 @@ def _seen(prefix: str, attributes: dict[str, str], *, best: bool) -> SeenPath:
         local_pref=number("local_pref"),
         communities=_communities(attributes.get("community", "")),
         large_communities=_communities(attributes.get("large_community", "")),
+        originator_id=attributes.get("originator_id", ""),
+        cluster_list=tuple(attributes.get("cluster_list", "").split()),
         best=best,
     )
 

@@ -20,6 +20,10 @@ class _Text(msgspec.Struct, frozen=True):
     string: str = ""
 
 
+class _List(msgspec.Struct, frozen=True):
+    values: tuple[str, ...] = msgspec.field(default=(), name="list")
+
+
 class _NextHop(msgspec.Struct):
     ip: str
     scope: str = ""
@@ -36,6 +40,8 @@ class _Path(msgspec.Struct):
     locPrf: int | None = None  # noqa: N815 - FRR's own name
     community: _Text = _Text()
     largeCommunity: _Text = _Text()  # noqa: N815 - FRR's own name
+    originatorId: str = ""  # noqa: N815 - FRR's own name
+    clusterList: _List = _List()  # noqa: N815 - FRR's own name
     bestpath: _Best = _Best()
     nexthops: list[_NextHop] = []
 
@@ -117,6 +123,8 @@ class FrrSpeaker(Speaker):
             local_pref=path.locPrf,
             communities=frozenset(path.community.string.split()),
             large_communities=frozenset(path.largeCommunity.string.split()),
+            originator_id=path.originatorId,
+            cluster_list=path.clusterList.values,
             best=path.bestpath.overall,
         )
 
@@ -129,6 +137,7 @@ class FrrSpeaker(Speaker):
             "no bgp ebgp-requires-policy",
             "no bgp default ipv4-unicast",
             "no bgp network import-check",
+            *([f"bgp cluster-id {self.cluster_id}"] if self.cluster_id else []),
         ]
         for neighbor in self.neighbors:
             if neighbor.graceful_restart:
@@ -140,6 +149,10 @@ class FrrSpeaker(Speaker):
             members = [_plain(neighbor.address) for neighbor in self.neighbors if family in neighbor.families]
             lines.append(f"address-family {family} unicast")
             lines += [f"neighbor {address} activate" for address in members]
+            clients = [_plain(neighbor.address) for neighbor in self.neighbors if neighbor.client]
+            lines += [
+                f"neighbor {address} route-reflector-client" for address in clients if address in members
+            ]
             lines.append("exit-address-family")
         lines.append("exit")
         for announcement in self.announced.values():

@@ -165,6 +165,9 @@ class GobgpSpeaker(Speaker):
             if neighbor.graceful_restart:
                 yield from ("[neighbors.graceful-restart.config]", "enabled = true")
                 yield f"restart-time = {neighbor.restart_time}"
+            if neighbor.client:
+                yield from ("[neighbors.route-reflector.config]", "route-reflector-client = true")
+                yield f'route-reflector-cluster-id = "{self.cluster_id or self.router_id}"'
             for family in neighbor.families:
                 yield from ("[[neighbors.afi-safis]]", "[neighbors.afi-safis.config]")
                 yield f'afi-safi-name = "{family}-unicast"'
@@ -190,5 +193,7 @@ def _seen(prefix: str, path: _Path) -> SeenPath:
         local_pref=msgspec.json.decode(by_type[5].value, type=int) if 5 in by_type else None,
         communities=frozenset(f"{c >> 16}:{c & 0xFFFF}" for c in by_type.get(8, absent).communities),
         large_communities=frozenset(f"{c.ASN}:{c.LocalData1}:{c.LocalData2}" for c in large),
+        originator_id=msgspec.json.decode(by_type[9].value, type=str) if 9 in by_type else "",
+        cluster_list=msgspec.json.decode(by_type[10].value, type=tuple[str, ...]) if 10 in by_type else (),
         best=path.best,
     )

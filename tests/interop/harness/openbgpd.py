@@ -29,6 +29,13 @@ class _Sessions(msgspec.Struct):
     neighbors: list[_Session] = []
 
 
+class _Attribute(msgspec.Struct):
+    """Its shape depends on the type; only what that type has is there."""
+
+    originator: str = ""
+    cluster_list: list[str] = []
+
+
 class _Path(msgspec.Struct):
     aspath: str = ""
     exit_nexthop: str = ""
@@ -37,6 +44,7 @@ class _Path(msgspec.Struct):
     localpref: int | None = None
     communities: list[str] = []
     large_communities: list[str] = []
+    attributes: list[_Attribute] = []
     best: bool = False
 
 
@@ -131,6 +139,8 @@ class OpenbgpdSpeaker(Speaker):
                 yield f"  multihop {neighbor.multihop}"
             if neighbor.passive:
                 yield "  passive"
+            if neighbor.client:
+                yield f"  route-reflector {self.cluster_id or self.router_id}"
             yield "}"
         yield from ("allow from any", "allow to any")
 
@@ -165,5 +175,7 @@ def _seen(prefix: str, path: _Path) -> SeenPath:
         local_pref=path.localpref,
         communities=frozenset(path.communities),
         large_communities=frozenset(path.large_communities),
+        originator_id="".join(attribute.originator for attribute in path.attributes),
+        cluster_list=tuple(cluster for attribute in path.attributes for cluster in attribute.cluster_list),
         best=path.best,
     )

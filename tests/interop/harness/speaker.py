@@ -39,6 +39,10 @@ class Neighbor:
     """Ask to have its routes kept while it restarts (RFC 4724), with forwarding state preserved."""
     restart_time: int = 60
     """For so many seconds."""
+    client: bool = False
+    """It is a client of the daemon, which is a route reflector (RFC 4456)."""
+    add_path: bool = False
+    """Ask it for several paths to each prefix (RFC 7911)."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,8 @@ class SeenPath:
     local_pref: int | None = None
     communities: frozenset[str] = frozenset()
     large_communities: frozenset[str] = frozenset()
+    originator_id: str = ""
+    cluster_list: tuple[str, ...] = ()
     best: bool = False
 
 
@@ -94,10 +100,16 @@ class Speaker(ABC):
         self.announced: dict[str, Announcement] = {}
         self.text = ""
         """A configuration to start with instead of its own."""
+        self.cluster_id = ""
+        """As a route reflector, where it is not the router ID."""
 
     @property
     def router_id(self) -> str:
         return self.host.ipv4
+
+    @property
+    def reflects(self) -> bool:
+        return any(neighbor.client for neighbor in self.neighbors)
 
     @abstractmethod
     def start(self) -> None:
