@@ -94,15 +94,33 @@ def root_namespace() -> str:
 @pytest.mark.parametrize("fabric", Fabric)
 def test_a_lab_proves_everything_and_leaves_nothing(start_lab: StartLab, fabric: Fabric) -> None:
     before = root_namespace()
-    lab = start_lab("--fabric", fabric.value)
+    more = ("--light-nodes", "40") if fabric is Fabric.REFLECTOR else ()
+    lab = start_lab("--fabric", fabric.value, *more)
     assert lab.wait() == 0, lab.output
     assert "0 of 4 pings answered" in lab.output
     assert re.search(r"yes +every pod reaches every pod +4 of 4", lab.output)
     assert "proto 179" in lab.output
+    if fabric is Fabric.REFLECTOR:
+        judge_reflectors(lab.output)
     assert PROVED in lab.output
     assert "\x1b" not in lab.output  # no colours outside a terminal
     assert lab.is_gone()
     assert root_namespace() == before
+
+
+def judge_reflectors(output: str) -> None:
+    """What only that fabric shows: reflectors die and come back, and a node joins."""
+    said = (
+        "two route reflectors",
+        "40 light nodes, which are speakers in one process without a FIB",
+        "164 routes learned",
+        "kill -9 reflector2 on node1: the agents have 0 sessions left",
+        "node3: built, started",
+        "4 agents and reflectors ran on",
+    )
+    assert [text for text in said if text not in output] == []
+    assert re.search(r"yes +no ping was lost +\d{3,} answered, 0 lost", output)
+    assert re.search(r"yes +no kernel route was deleted +0 deletions", output)
 
 
 def test_two_labs_run_side_by_side(start_lab: StartLab) -> None:

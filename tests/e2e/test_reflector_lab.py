@@ -276,7 +276,7 @@ def has_route(topology: Topology, number: int, nlri: str) -> bool:
 
 
 def test_held_routes_go_when_the_stated_timers_end_and_not_before(impatient: Topology) -> None:
-    """Node 1 keeps paths for the reflectors' restart time, node 2's restarted agent until its deferral timer."""
+    """Node 1 keeps paths for the reflectors' restart time; node 2's agent restarts: its deferral timer."""
     settled(impatient)
     agent = impatient.agents["node2"]
     for reflector in impatient.reflectors.values():
