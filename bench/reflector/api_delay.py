@@ -41,7 +41,9 @@ PHASES: tuple[tuple[str, tuple[float, ...]], ...] = (
     ("settle", (0.3,)),
     ("burst", (10,)),
     ("lose", (10,)),
+    ("settle", (5.0,)),
 )
+"""The last one shows how fast answers are while nothing else happens."""
 PREFIX = "32.0.0.0/24"
 """The generator's first client announces it."""
 
