@@ -37,23 +37,24 @@ class Duplicates:
         """`found` is told of each prefix once, until it is no duplicate any more."""
         self._is_client = is_client
         self._found = found
-        self._now: dict[Prefix, tuple[Source, Source]] = {}
+        self.now: dict[Prefix, tuple[Source, Source]] = {}
+        """Two clients of each prefix.  Whoever decides takes out what one peer at most announces now."""
         self.total = 0
         """Times that a prefix became a duplicate."""
 
     def __len__(self) -> int:
-        return len(self._now)
+        return len(self.now)
 
     def judge(self, nlri: Prefix, paths: Iterable[Path]) -> None:
         """These are all accepted paths of a prefix now."""
         pair = self._pair(paths)
         if pair is None:
-            self._now.pop(nlri, None)
+            self.now.pop(nlri, None)
             return
-        if nlri not in self._now:
+        if nlri not in self.now:
             self.total += 1
             self._found(Duplicate(nlri, pair[0].peer, pair[1].peer))
-        self._now[nlri] = pair
+        self.now[nlri] = pair
 
     def _pair(self, paths: Iterable[Path]) -> tuple[Source, Source] | None:
         """The first client, and the next one with another originator."""
@@ -69,15 +70,11 @@ class Duplicates:
                 return first, source
         return None
 
-    def forget(self, nlri: Prefix) -> None:
-        """One peer at most announces a prefix now."""
-        self._now.pop(nlri, None)
-
     def of(self, nlri: Prefix) -> Duplicate | None:
         """Who announces a prefix twice."""
-        pair = self._now.get(nlri)
+        pair = self.now.get(nlri)
         return None if pair is None else Duplicate(nlri, pair[0].peer, pair[1].peer)
 
     def first(self, most: int) -> tuple[Duplicate, ...]:
         """Those that have been there longest."""
-        return tuple(Duplicate(n, a.peer, b.peer) for n, (a, b) in islice(self._now.items(), most))
+        return tuple(Duplicate(n, a.peer, b.peer) for n, (a, b) in islice(self.now.items(), most))

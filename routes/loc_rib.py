@@ -105,6 +105,7 @@ class LocRib:
         pending, self.pending = self.pending, {}
         renewed, self._renewed = self._renewed, set()
         selected, holders, cost, duplicates = self.selected, self.holders, self.cost, self.duplicates
+        twice = {} if duplicates is None else duplicates.now
         changes: list[Change] = []
         for nlri in pending:
             before = selected.get(nlri, ())
@@ -121,8 +122,8 @@ class LocRib:
                     path = first.plain.accepted[nlri]
                     if first.peer is LOCAL_PEER or cost(path) is not None:
                         after = (path,)
-            if duplicates and (held is None or len(held) == 1):
-                duplicates.forget(nlri)
+            if twice and (held is None or len(held) == 1):
+                twice.pop(nlri, None)
             if after:
                 selected[nlri] = after
             elif before:

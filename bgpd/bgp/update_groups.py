@@ -143,6 +143,8 @@ class UpdateGroup:
         """What leaves; an aggregate needs a next hop of ours (RFC 4271 section 9.2.2.2)."""
         key, own = self.key, self.key.export.next_hop
         self._border = border
+        size = 4 if key.family is Family.IPV4 else 16
+        self._admits = border.admits[size] if key.role is Role.EXTERNAL else None
         mine = [each for each in border.aggregates if each.family is key.family]
         if key.role is not Role.EXTERNAL or own is None or len(own) not in self._next_hop_sizes:
             mine = []
@@ -205,12 +207,12 @@ class UpdateGroup:
 
     def put(self, selected: Iterable[tuple[Prefix, tuple[Path, ...], tuple[Path, ...]]]) -> None:
         """Take new selections: prefix, what was selected before, and what is now."""
-        if self.key.add_paths or self.key.role is Role.EXTERNAL:
+        if self.key.add_paths or self._aggregates:
             self._put_paths(selected)
             return
         log, role, sizes, own = self.log, self.key.role, self._next_hop_sizes, self.key.export.next_hop
         told: dict[int, PathAttributes | None] = {}
-        source_of, role_of = self._identities.source, self._role_of
+        source_of, role_of, admits = self._identities.source, self._role_of, self._admits
         for nlri, before, after in selected:
             if not after:
                 log.remove((nlri, 0))
@@ -226,7 +228,7 @@ class UpdateGroup:
                 )
                 told[known] = None if refused else exported(path, role, self.key.export)
             mine = told[known]
-            if mine is None or not may_hear(role_of(peer), role):
+            if mine is None or not may_hear(role_of(peer), role) or (admits and not admits(nlri)):
                 log.remove((nlri, 0))
                 continue
             log.put((nlri, 0), source_of(peer), mine)
@@ -274,7 +276,7 @@ class UpdateGroup:
         """Take another border, and announce and withdraw what that changes."""
         before = self._aggregates.announced()
         self._draw(border)
-        self.put((nlri, paths, paths) for nlri, paths in selected)
+        self._put_paths((nlri, paths, paths) for nlri, paths in selected)
         self.log.commit()
         for nlri in before:
             key = (nlri, self._number(LOCAL_PEER, 0))
