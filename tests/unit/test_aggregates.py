@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from bgpd.bgp.codec import Decoder
+from bgpd.bgp.message import Update
 from bgpd.bgp.update_groups import GroupKey, Identities, UpdateGroup
 from routes.aggregates import Aggregates
 from routes.path import (
@@ -177,3 +179,19 @@ def test_the_aggregate_of_a_prefix() -> None:
         ("9.255.255.0/24", None),
     ):
         assert found.of(Prefix.parse(text)) == expected
+
+
+def test_a_router_reads_the_aggregate_from_the_bytes() -> None:
+    border = group(aggregates=(PODS,))
+    now(border, (None, path("10.244.1.0/24")))
+    data = b"".join(border.log.join(99).next_slices(1 << 20))
+    decoder = Decoder()
+    decoder.negotiated = Negotiated(
+        PeerKind.EBGP, 64601, 65000, 1, parse_address("192.0.2.254"), OURS, 0, 90, frozenset((Family.IPV4,))
+    )
+    (update,) = decoder.feed(data)
+    assert isinstance(update, Update)
+    assert update.attributes is not None
+    said = update.attributes
+    assert (update.announced, str(said.as_path), said.next_hop) == ((PODS,), "65000", OURS)
+    assert (said.atomic_aggregate, said.aggregator) == (True, Aggregator(65000, 7))
