@@ -266,3 +266,14 @@ def test_groups_of_other_policy_have_other_names() -> None:
         reflector.groups.session_up(Session(name), session, Terms(Role.CLIENT, export))
         names.add(reflector.groups.groups_of(name)[Family.IPV4].name)
     assert names == {"ipv4 client", "ipv4 client med 5", "ipv4 client 0:7"}
+
+
+def test_another_border_takes_effect_on_sessions_that_are_up() -> None:
+    reflector = Reflector()
+    reflector.announce(A, POD, OUTSIDE)
+    assert [bool(reason) for reason in reflector.said(TOR) + reflector.said(TOR, OUTSIDE)] == [False, True]
+    reflector.groups.redraw(Border.of((AllowEntry(Prefix.parse("10.99.0.0/16"), 16, 32),), (), 1))
+    assert [bool(reason) for reason in reflector.said(TOR) + reflector.said(TOR, OUTSIDE)] == [True, False]
+    group = reflector.groups.groups_of(TOR)[Family.IPV4]
+    assert [key for key in ((POD, 0), (OUTSIDE, 0)) if key in group.log] == [(OUTSIDE, 0)]
+    assert reflector.said(B, OUTSIDE) == [""]
