@@ -56,6 +56,10 @@ class OwnPrefixes:
         """The peer holds nothing of ours that we could change."""
         self._told.pop(name, None)
 
+    def forget(self, name: PeerName) -> None:
+        """The peer is configured no more: nothing is kept of it."""
+        self.session_down(name)
+
     def refresh(self, name: PeerName, family: Family) -> None:
         """The peer asks for everything again (RFC 2918), with marks where it knows them (RFC 7313)."""
         for session, negotiated, _ in self._sessions(name):

@@ -54,6 +54,9 @@ class Outbound(Protocol):
     def session_down(self, name: PeerName) -> None:
         """Stop."""
 
+    def forget(self, name: PeerName) -> None:
+        """The peer is configured no more, and what it announced is gone."""
+
     def refresh(self, name: PeerName, family: Family) -> None:
         """Tell it everything of a family again."""
 
@@ -153,6 +156,11 @@ class Daemon:
         self.convergence.removed(name, self._loop.time())
         self.on_convergence()
         self.plan_flush()
+        self._loop.call_soon(self._forget, name)  # behind the flush, which still names its paths
+
+    def _forget(self, name: PeerName) -> None:
+        if name not in self.peers:
+            self._out.forget(name)
 
     def change_peer(self, config: PeerConfig) -> None:
         """Give a peer its new configuration; its session is reset only where that is needed."""

@@ -85,6 +85,11 @@ class Outbox:
         """The peer reads no more."""
         self.groups.session_down(name)
 
+    def forget(self, name: PeerName) -> None:
+        """The peer is gone for good."""
+        self.roles.pop(name, None)
+        self.groups.forget(name)
+
     def refresh(self, name: PeerName, family: Family) -> None:
         """The peer wants everything again."""
         self.groups.refresh(name, family)

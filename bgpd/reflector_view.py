@@ -117,7 +117,7 @@ class ReflectorView(RoleView):
         if found.failed is Gate.KERNEL:
             found = replace(found, failed=None)
             text = f"{found.nlri} is selected, and {_peers(len(names))} told of it"
-        twice = self._duplicates.of(found.nlri)
+        twice = None if found.nlri is None else self._duplicates.of(found.nlri)
         if twice is not None:
             text += f"; more than one client announces it, {twice.first} and {twice.second} among them"
         return replace(found, text=text)
@@ -165,10 +165,10 @@ class ReflectorView(RoleView):
         )
         return replace(super().peer_status(state), reflection=reflection)
 
-    def status(self) -> DaemonStatus:
+    def status(self, *, received: bool = True) -> DaemonStatus:
         """The daemon as a whole."""
         return replace(
-            super().status(),
+            super().status(received=received),
             groups=tuple(map(_group, self._groups)),
             duplicates=len(self._duplicates),
             first_duplicates=self._duplicates.first(DUPLICATES_SHOWN),

@@ -98,12 +98,17 @@ class Identities:
 
     def __init__(self) -> None:
         self._sources: dict[PeerName, int] = {}
+        self._next_source = 1
         self._path_ids: dict[PeerName, dict[int, int]] = {}
         self._next_path_id = 1
 
     def source(self, peer: PeerName) -> int:
         """The number of a peer, whichever session it uses."""
-        return self._sources.setdefault(peer, len(self._sources) + 1)
+        source = self._sources.get(peer)
+        if source is None:
+            source = self._sources[peer] = self._next_source
+            self._next_source += 1
+        return source
 
     def path_id(self, peer: PeerName, received: int) -> int:
         """Ours, for a path of one source with one received ID (RFC 7911 section 3)."""
@@ -114,9 +119,10 @@ class Identities:
             self._next_path_id += 1
         return path_id
 
-    def forget_paths(self, peer: PeerName) -> None:
-        """The peer has no paths any more; its number stays."""
+    def forget(self, peer: PeerName) -> None:
+        """The peer is gone, and nothing in the logs is of it."""
         self._path_ids.pop(peer, None)
+        self._sources.pop(peer, None)
 
 
 class UpdateGroup:
@@ -516,4 +522,4 @@ class UpdateGroups:
 
     def forget(self, name: PeerName) -> None:
         """The peer is gone for good."""
-        self._identities.forget_paths(name)
+        self._identities.forget(name)
