@@ -122,7 +122,8 @@ class OpenbgpdSpeaker(Speaker):
         yield f"router-id {self.router_id}"
         yield f'socket "{self._socket}"'
         yield from ("fib-update no", "connect-retry 1")
-        yield from (f"listen on {neighbor.local_address}" for neighbor in self.neighbors)
+        addresses = dict.fromkeys(neighbor.local_address for neighbor in self.neighbors)
+        yield from (f"listen on {address}" for address in addresses)
         yield from (_network(announcement) for announcement in self.announced.values())
         for neighbor in self.neighbors:
             yield f"neighbor {neighbor.address} {{"
