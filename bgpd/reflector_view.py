@@ -11,7 +11,8 @@ from dataclasses import replace
 from itertools import chain
 from typing import ClassVar
 
-from bgpd.bgp.update_groups import UpdateGroup, UpdateGroups
+from bgpd.bgp.update_group import UpdateGroup
+from bgpd.bgp.update_groups import UpdateGroups
 from bgpd.daemon import Daemon, PeerState
 from bgpd.view import Facts, PrefixUnion, RoleView, Shutdown
 from routes import explain as explaining

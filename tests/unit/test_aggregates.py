@@ -6,7 +6,7 @@ import pytest
 
 from bgpd.bgp.codec import Decoder
 from bgpd.bgp.message import Update
-from bgpd.bgp.update_groups import GroupKey, Identities, UpdateGroup
+from bgpd.bgp.update_group import GroupKey, Identities, UpdateGroup
 from routes.aggregates import Aggregates
 from routes.path import (
     EMPTY_AS_PATH,

@@ -120,7 +120,7 @@ def status(state: SimpleNamespace) -> PeerStatus:
 def whole_of(reflector: Reflector) -> DaemonStatus:
     """The reflector's own part of the status."""
     plain = DaemonStatus("1", "reflector", 65000, 1, 0.0, Convergence(True))
-    with patch.object(RoleView, "status", lambda _: plain):
+    with patch.object(RoleView, "status", lambda _, received: plain):  # noqa: ARG005  as it is called
         return reflector.view.status()
 
 

@@ -1,0 +1,241 @@
+"""One update group: what peers that are told the same bytes are told.
+
+Owns its log and what goes into it: the selection of the Loc-RIB, filtered by role and exported
+(`routes.reflection`), or an aggregate in its place.  It knows its members by name alone; who reads the log,
+and when, is `update_groups.py`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from bgpd.bgp.fanout import FanoutLog
+from bgpd.bgp.group_encoder import GroupEncoder, Key
+from routes.aggregates import Aggregates
+from routes.path import LOCAL_PEER, Path, PathAttributes, PeerKind, PeerName, Source
+from routes.peer import Negotiated
+from routes.prefix import Address, Family, Prefix, format_address
+from routes.reflection import (
+    CLOSED,
+    Border,
+    Export,
+    Role,
+    exported,
+    may_hear,
+    next_hop_sizes,
+    refused_by_community,
+    unfit_next_hop,
+    why_not,
+)
+
+
+class GroupKey(NamedTuple):
+    """What makes bytes differ."""
+
+    family: Family
+    role: Role
+    export: Export
+    four_octet: bool
+    add_paths: int
+    """Paths for each prefix (RFC 7911); 0 without ADD-PATH."""
+    extended_next_hop: bool
+
+
+class Identities:
+    """Numbers that stand for peers and for their paths, the same for all clients and never used twice."""
+
+    def __init__(self) -> None:
+        self._sources: dict[PeerName, int] = {}
+        self._next_source = 1
+        self._path_ids: dict[PeerName, dict[int, int]] = {}
+        self._next_path_id = 1
+
+    def source(self, peer: PeerName) -> int:
+        """The number of a peer, whichever session it uses."""
+        source = self._sources.get(peer)
+        if source is None:
+            source = self._sources[peer] = self._next_source
+            self._next_source += 1
+        return source
+
+    def path_id(self, peer: PeerName, received: int) -> int:
+        """Ours, for a path of one source with one received ID (RFC 7911 section 3)."""
+        of_peer = self._path_ids.setdefault(peer, {})
+        path_id = of_peer.get(received)
+        if path_id is None:
+            path_id = of_peer[received] = self._next_path_id
+            self._next_path_id += 1
+        return path_id
+
+    def forget(self, peer: PeerName) -> None:
+        """The peer is gone, and nothing in the logs is of it."""
+        self._path_ids.pop(peer, None)
+        self._sources.pop(peer, None)
+
+
+class UpdateGroup:
+    """One log, what goes into it, and who reads it."""
+
+    def __init__(
+        self,
+        key: GroupKey,
+        member: Negotiated,
+        role_of: Callable[[PeerName], Role],
+        identities: Identities,
+        border: Border = CLOSED,
+    ) -> None:
+        self.key = key
+        self.members: set[PeerName] = set()
+        self.encoder = GroupEncoder(key.family, member)
+        self.log: FanoutLog[Key] = FanoutLog(self.encoder)
+        self._role_of = role_of
+        self._identities = identities
+        self._next_hop_sizes = next_hop_sizes(key.family, extended=key.extended_next_hop)
+        self._draw(border)
+
+    def _draw(self, border: Border) -> None:
+        """What leaves; an aggregate needs a next hop of ours (RFC 4271 section 9.2.2.2)."""
+        key, own = self.key, self.key.export.next_hop
+        self._border = border
+        size = 4 if key.family is Family.IPV4 else 16
+        self._admits = border.admits[size] if key.role is Role.EXTERNAL else None
+        mine = [each for each in border.aggregates if each.family is key.family]
+        if key.role is not Role.EXTERNAL or own is None or len(own) not in self._next_hop_sizes:
+            mine = []
+        self._aggregates = Aggregates(mine)
+
+    @property
+    def name(self) -> str:
+        """For a person: `ipv4 client`, with what sets it apart."""
+        key, export = self.key, self.key.export
+        extra = {
+            f"add-path {key.add_paths}": key.add_paths,
+            "2-octet AS": not key.four_octet,
+            "extended next hop": key.extended_next_hop,
+            f"next hop {format_address(export.next_hop or Address(bytes(4)))}": export.next_hop is not None,
+            f"local-pref {export.local_pref}": export.local_pref is not None,
+            f"med {export.med}": export.med is not None,
+            f"prepend {export.prepend}": export.prepend,
+            " ".join(f"{each >> 16}:{each & 0xFFFF}" for each in export.communities): export.communities,
+            " ".join(":".join(map(str, each)) for each in export.large_communities): export.large_communities,
+        }
+        return " ".join((str(key.family), key.role.value, *(text for text, so in extra.items() if so)))
+
+    @property
+    def no_next_hop(self) -> str:
+        """Why our own address can't be the next hop of anything here, in a sentence; empty when it can."""
+        own = self.key.export.next_hop
+        return "" if own is None or len(own) in self._next_hop_sizes else unfit_next_hop(own, self.key.family)
+
+    def why_refused(self, path: Path) -> str:
+        """Why the group is not told a path, in a sentence; empty when it is, or an aggregate instead."""
+        source, target = self._role_of(path.source.peer), self.key.role
+        if not may_hear(source, target):
+            return why_not(source, target)
+        if refused := refused_by_community(path.attributes, target):
+            return refused
+        if target is Role.EXTERNAL and (kept := self._border.why_kept(path.nlri)):
+            return kept
+        next_hop = self.key.export.next_hop or path.attributes.next_hop
+        return "" if len(next_hop) in self._next_hop_sizes else unfit_next_hop(next_hop, self.key.family)
+
+    def aggregate_of(self, nlri: Prefix) -> Prefix | None:
+        """The aggregate that the group is told, if any, in place of a prefix that it could be told."""
+        return self._aggregates.of(nlri)
+
+    def aggregates(self) -> list[Prefix]:
+        """The aggregates that the group is told now."""
+        return self._aggregates.announced()
+
+    def aggregate(self, nlri: Prefix) -> Path | None:
+        """An aggregate as a path of this speaker's own; None while it stands for nothing."""
+        asn, bgp_id = self.key.export.asn, self._border.bgp_id
+        attributes = self._aggregates.attributes(nlri, asn, bgp_id)
+        if attributes is None:
+            return None
+        return Path(nlri, attributes, Source(LOCAL_PEER, PeerKind.LOCAL, asn, bgp_id, Address(bytes(4))))
+
+    def told(self, path: Path) -> PathAttributes:
+        """What the members are told of a path."""
+        return exported(path, self.key.role, self.key.export)
+
+    def put(self, selected: Iterable[tuple[Prefix, tuple[Path, ...], tuple[Path, ...]]]) -> None:
+        """Take new selections: prefix, what was selected before, and what is now."""
+        if self.key.add_paths or self._aggregates:
+            self._put_paths(selected)
+            return
+        log, role, sizes, own = self.log, self.key.role, self._next_hop_sizes, self.key.export.next_hop
+        told: dict[int, PathAttributes | None] = {}
+        source_of, role_of, admits = self._identities.source, self._role_of, self._admits
+        for nlri, before, after in selected:
+            if not after:
+                log.remove((nlri, 0))
+                continue
+            path = after[0]
+            if before and before[0] is path:
+                continue  # only what forwards beside it changed
+            attributes, peer = path.attributes, path.source.peer
+            known = id(attributes)
+            if known not in told:
+                refused = (
+                    refused_by_community(attributes, role) or len(own or attributes.next_hop) not in sizes
+                )
+                told[known] = None if refused else exported(path, role, self.key.export)
+            mine = told[known]
+            if mine is None or not may_hear(role_of(peer), role) or (admits and not admits(nlri)):
+                log.remove((nlri, 0))
+                continue
+            log.put((nlri, 0), source_of(peer), mine)
+
+    def _put_paths(self, selected: Iterable[tuple[Prefix, tuple[Path, ...], tuple[Path, ...]]]) -> None:
+        """The same where a prefix can have several paths, or an aggregate can take its place."""
+        most, touched = self.key.add_paths or 1, dict[Prefix, None]()
+        told: dict[int, PathAttributes] = {}
+        for nlri, before, after in selected:
+            now = [path for path in after[:most] if not self.why_refused(path)]
+            aggregate = self._aggregates.of(nlri)
+            if aggregate is not None:
+                self._aggregates.note(aggregate, nlri, now[0].attributes.origin if now else None)
+                touched[aggregate] = None
+                now = []
+            keys = {(nlri, self._number(path.source.peer, path.path_id)): path for path in now}
+            # Without ADD-PATH all paths of a prefix have one key, and a key changes once in a commit.
+            for key in dict.fromkeys((nlri, self._number(p.source.peer, p.path_id)) for p in before):
+                if key not in keys and key != (aggregate, self._number(LOCAL_PEER, 0)):
+                    self.log.remove(key)
+            for key, path in keys.items():
+                mine = told.get(id(path.attributes))
+                if mine is None:
+                    mine = told[id(path.attributes)] = self.told(path)
+                self._announce(key, path.source.peer, mine)
+        for aggregate in touched:
+            self._put_aggregate(aggregate)
+
+    def _number(self, peer: PeerName, path_id: int) -> int:
+        return self._identities.path_id(peer, path_id) if self.key.add_paths else 0
+
+    def _announce(self, key: Key, peer: PeerName, mine: PathAttributes) -> None:
+        source = self._identities.source(peer)
+        if self.log.entry(key) != (source, mine):
+            self.log.put(key, source, mine)
+
+    def _put_aggregate(self, nlri: Prefix) -> None:
+        path, key = self.aggregate(nlri), (nlri, self._number(LOCAL_PEER, 0))
+        if path is None:
+            self.log.remove(key)
+        else:
+            self._announce(key, LOCAL_PEER, self.told(path))
+
+    def redraw(self, border: Border, selected: Iterable[tuple[Prefix, tuple[Path, ...]]]) -> None:
+        """Take another border, and announce and withdraw what that changes."""
+        before = self._aggregates.announced()
+        self._draw(border)
+        self._put_paths((nlri, paths, paths) for nlri, paths in selected)
+        self.log.commit()
+        for nlri in before:
+            key = (nlri, self._number(LOCAL_PEER, 0))
+            entry = self.log.entry(key)
+            if entry is not None and entry[0] == self._identities.source(LOCAL_PEER):
+                self._put_aggregate(nlri)
+        self.log.commit()
