@@ -164,7 +164,7 @@ class ClientRange:
     hold_time: int = 90
     max_prefixes: MaxPrefixes | None = None
     """Of each client and family."""
-    max_sessions: int = 10_000
+    max_sessions: int = 8_000
     """Clients of this range at a time."""
     allow: tuple[AllowEntry, ...] | None = None
     """Prefixes that a client may announce; None: whatever is no martian and no loop."""

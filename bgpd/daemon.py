@@ -134,17 +134,24 @@ class Daemon:
         self._tasks = tasks
         self._loop = asyncio.get_running_loop()
         self._flush_planned = False
+        self._restarting_until = self._loop.time() + config.speaker.restart_time
 
     # -- peers ------------------------------------------------------------------------------------
 
     def add_peer(self, config: PeerConfig, *, keyed: bool = True) -> PeerState:
         """Configure a peer and start its session; `keyed`: its password needs a key on the listener."""
-        local = LocalState(bool(self.found), self.found)
+        local = self._local_state()
         session = PeerSession(config, self.config.speaker, self, local, interface_of=self._interface_of)
         state = self.peers[config.name] = PeerState(config, session, local)
         self.listener.add(session, keyed=keyed)
         session.start()
         return state
+
+    def _local_state(self) -> LocalState:
+        """What a new peer's first OPEN says of our restart; later there has been none that concerns it."""
+        if self._loop.time() < self._restarting_until:
+            return LocalState(bool(self.found), self.found)
+        return LocalState(False, frozenset(Family))
 
     def remove_peer(self, name: PeerName) -> None:
         """Close the session for good and forget what the peer announced."""
