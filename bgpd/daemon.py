@@ -29,7 +29,7 @@ from bgpd.throttle import Throttle
 from routes.adj_rib_in import LimitEvent, LimitKind
 from routes.convergence import InitialConvergence
 from routes.loc_rib import Change
-from routes.path import PeerName, Source
+from routes.path import Path, PeerName, Source
 from routes.peer import Negotiated, PeerStatus
 from routes.prefix import Address, Family, Prefix
 from routes.rib import Rib
@@ -233,7 +233,8 @@ class Daemon:
                 )
         refusals = self.rib.take_refusals()
         for path, verdict in refusals.first:
-            repeated.info(
+            repeated.log(
+                "debug" if self._is_echo(path) else "info",
                 (path.source.peer, verdict.rule),
                 "path refused",
                 peer=path.source.peer,
@@ -243,6 +244,11 @@ class Daemon:
             )
         for event in self.rib.take_limit_events():
             self._limit_crossed(event)
+
+    def _is_echo(self, path: Path) -> bool:
+        """Whether a path is our own announcement come back, with which nobody does anything wrong."""
+        attributes, speaker = path.attributes, self.config.speaker
+        return attributes.originator_id == speaker.router_id or attributes.as_path.count(speaker.asn) > 0
 
     def session_closed(self, session: PeerSession, closed: SessionClosed) -> None:
         """The session is down: keep what graceful restart allows, drop the rest."""
