@@ -143,6 +143,8 @@ def test_a_range_keeps_out_who_lacks_its_password_or_its_ttl(workspace: Workspac
     speakers[0].wait_established()
     speakers[0].announce(Announcement("10.2.0.0/24"))
     reflector.wait_path("10.2.0.0/24")
+    for kept_out in speakers[1:]:
+        wait_until(partial(_tries, kept_out, us.ipv4), 10, "it connects")
     assert {
         status.name for status in reflector.client.peers() if status.state is SessionState.ESTABLISHED
     } == {hosts[0].ipv4}
