@@ -23,7 +23,7 @@ from routes.prefix import Address, format_address
 log = structlog.get_logger()
 
 LINGER = 30.0
-"""Seconds that a client without a session is remembered, so that its backoff counts."""
+"""Seconds that a client without a session is remembered: longer than it may be refused for its haste."""
 
 
 class Peers(Protocol):
@@ -54,7 +54,8 @@ class ClientRanges:
         self._loop = asyncio.get_running_loop()
         self._clients: dict[PeerName, ClientRange] = {}
         self._count: dict[ClientRange, int] = {}
-        self._down_since: dict[PeerName, float] = {}
+        self._down_since: dict[PeerName, tuple[float, int]] = {}
+        """Since when a client has had no session, and how many it had lost by then."""
         self.ranges: tuple[ClientRange, ...] = ()
         self.configure(ranges)
 
@@ -122,7 +123,13 @@ class ClientRanges:
         for name in list(self._clients):
             if self._is_alive(name):
                 self._down_since.pop(name, None)
-            elif now - self._down_since.setdefault(name, now) >= LINGER:
+                continue
+            state = self._daemon.peers.get(name)
+            lost = state.session.counters.flaps if state is not None else 0
+            since, before = self._down_since.setdefault(name, (now, lost))
+            if lost != before:  # it was here in between: a new burst is not its due
+                self._down_since[name] = (now, lost)
+            elif now - since >= LINGER:
                 self._remove(name)
 
     def _remove(self, name: PeerName) -> None:

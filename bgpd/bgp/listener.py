@@ -32,6 +32,9 @@ ACCEPTS_PER_TURN = 64
 BURST = 16
 """Connections that a peer may open at once; after that, `RATE` a second."""
 RATE = 1.0
+FIRST_REFUSAL = 1.0
+LONGEST_REFUSAL = 20.0
+"""Seconds that a peer which connects too often is refused; they double each time that it goes right on."""
 _PAUSE = 1.0
 """Seconds without accepting after the system refused a socket."""
 _LOG_EVERY = 10.0
@@ -59,11 +62,19 @@ class _Known:
     keyed: bool
     tokens: float = BURST
     filled_at: float = 0.0
+    """Until then it is refused, when that is to come."""
+    refusal: float = 0.0
 
     def take(self, now: float) -> bool:
+        if now < self.filled_at:
+            return False
         self.tokens = min(BURST, self.tokens + (now - self.filled_at) * RATE)
         self.filled_at = now
+        if self.tokens == BURST:
+            self.refusal = 0.0
         if self.tokens < 1:
+            self.refusal = min(LONGEST_REFUSAL, 2 * self.refusal or FIRST_REFUSAL)
+            self.tokens, self.filled_at = 1, now + self.refusal
             return False
         self.tokens -= 1
         return True
