@@ -34,7 +34,7 @@ ROUNDS = 70
 WITHIN = 20
 MORE_MEMORY = 50.0
 """MB."""
-ATTEMPTS = 3
+ATTEMPTS = 4
 
 
 class Measured(NamedTuple):
@@ -99,6 +99,7 @@ def started(folder: Path, programs: Programs, net: Topology) -> Iterator[Bench]:
         bench = Bench(folder, state, clients)
         bench.phase("connect")
         bench.phase("announce")
+        bench.phase("settle", 0.3)
         yield bench
 
 
