@@ -46,6 +46,12 @@ class VirtualLoop:
     def call_soon(self, callback: Callable[..., object], *arguments: object) -> None:
         self.ready.append(partial(callback, *arguments))
 
+    def call_later(self, _delay: float, _callback: Callable[..., object], *_: object) -> None:
+        """Nothing here waits for so long."""
+
+    def add_reader(self, fd: int, callback: Callable[[], object], *_: object) -> None:
+        """Nothing is read here."""
+
     def add_writer(self, fd: int, callback: Callable[[], object]) -> None:
         self.writers[fd] = callback
 
@@ -79,6 +85,11 @@ class Pipe:
             raise BlockingIOError
         self.held += taken
         return len(taken)
+
+    def recv_into(self, _buffer: object) -> int:
+        raise BlockingIOError
+
+    def shutdown(self, _how: int) -> None: ...
 
     def sendmsg(self, buffers: Iterable[bytes]) -> int:
         return self.send(b"".join(buffers))

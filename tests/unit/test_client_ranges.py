@@ -1,0 +1,198 @@
+"""Clients without an entry of their own: which range takes whom, how many, and when they are let go of."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from bgpd.bgp.listener import Listener
+from bgpd.client_ranges import LINGER, ClientRanges
+from bgpd.config import ClientRange, PeerConfig, SpeakerConfig
+from bgpd.daemon import PeerState
+from routes.path import PeerKind, PeerName
+from routes.peer import Negotiated
+from routes.policy import AllowEntry, MaxPrefixes, PeerImport
+from routes.prefix import Prefix, parse_address
+from tests.fakes.reflector_here import client_range, logged
+
+SPEAKER = SpeakerConfig(65000, 1)
+WIDE = client_range("192.0.2.0/24")
+NARROW = client_range("192.0.2.128/25", max_sessions=2)
+V6 = client_range("2001:db8::/64")
+UP = cast("Negotiated", object())
+
+
+class FakeDaemon:
+    """Peers that have no sockets."""
+
+    def __init__(self) -> None:
+        self.peers: dict[PeerName, PeerState] = {}
+        self.keys: dict[Prefix, str] = {}
+        self.stale: set[PeerName] = set()
+        self.listener = cast("Listener", SimpleNamespace(set_range_keys=self._set_keys))
+
+    def _set_keys(self, keys: dict[Prefix, str]) -> None:
+        self.keys = keys
+
+    def add_peer(self, config: PeerConfig, *, keyed: bool = True) -> PeerState:
+        assert not keyed, "the range's key serves"
+        session = SimpleNamespace(config=config, counters=SimpleNamespace(flaps=0))
+        state = SimpleNamespace(config=config, session=session, negotiated=None)
+        self.peers[config.name] = cast("PeerState", state)
+        return self.peers[config.name]
+
+    def remove_peer(self, name: PeerName) -> None:
+        del self.peers[name]
+
+    def has_stale(self, name: PeerName) -> bool:
+        return name in self.stale
+
+
+class Story:
+    """The ranges, with a clock that the test sets."""
+
+    def __init__(self, *ranges: ClientRange) -> None:
+        self.daemon = FakeDaemon()
+        self.imports: dict[PeerName, PeerImport] = {}
+        self.now = 1000.0
+        self.ranges = ClientRanges(ranges, SPEAKER, self.daemon, self.imports)
+        self.ranges._loop = cast("asyncio.AbstractEventLoop", SimpleNamespace(time=lambda: self.now))  # noqa: SLF001 - the clock
+
+    def admit(self, text: str) -> PeerConfig | None:
+        session = self.ranges.admit(parse_address(text))
+        return None if session is None else session.config
+
+    def let_go_after(self, *seconds: float) -> None:
+        for each in seconds:
+            self.now += each
+            self.ranges.let_go()
+
+
+def told(story: Callable[[], None]) -> None:
+    """Run a story inside a loop."""
+
+    async def main() -> None:
+        story()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("source", "taken_by"),
+    [
+        ("192.0.2.1", WIDE),
+        ("192.0.2.129", NARROW),
+        ("2001:db8::5", V6),
+        ("192.0.3.1", None),
+        ("2001:db8:1::5", None),
+    ],
+)
+def test_the_most_specific_range_takes_a_stranger(source: str, taken_by: ClientRange | None) -> None:
+    def story() -> None:
+        here = Story(WIDE, V6, NARROW)
+        config = here.admit(source)
+        assert (config and config.range) == (taken_by and str(taken_by.range))
+
+    told(story)
+
+
+def test_what_a_range_says_is_what_its_clients_have() -> None:
+    def story() -> None:
+        allow, limit = (AllowEntry(Prefix.parse("10.0.0.0/8"), 8, 32),), MaxPrefixes(5)
+        here = Story(
+            replace(
+                WIDE,
+                password="key",
+                ttl_security=1,
+                hold_time=9,
+                allow=allow,
+                max_prefixes=limit,
+                add_paths=3,
+            )
+        )
+        config = here.admit("192.0.2.1")
+        assert config is not None
+        assert config.passive
+        assert config.client
+        assert (config.password, config.ttl_security, config.hold_time, config.add_paths) == ("key", 1, 9, 3)
+        assert here.imports[config.name] == PeerImport(max_prefixes=limit, allow=allow, trusted=True)
+        assert here.daemon.keys == {WIDE.range: "key"}
+
+    told(story)
+
+
+def test_a_range_of_another_as_has_external_peers_that_need_an_entry() -> None:
+    def story() -> None:
+        here = Story(replace(WIDE, asn=65001))
+        config = here.admit("192.0.2.1")
+        assert config is not None
+        assert (config.kind, config.client) == (PeerKind.EBGP, False)
+        assert not here.imports[config.name].trusted
+
+    told(story)
+
+
+def test_a_full_range_takes_nobody_until_somebody_is_let_go() -> None:
+    def story() -> None:
+        here = Story(NARROW, WIDE)
+        assert here.admit("192.0.2.129")
+        assert here.admit("192.0.2.130")
+        with logged() as lines:
+            assert here.admit("192.0.2.131") is None
+        assert lines
+        assert here.admit("192.0.2.1"), "another range is not full"
+        here.let_go_after(0, LINGER)
+        assert here.daemon.peers == {}
+        assert here.imports == {}
+        assert here.admit("192.0.2.131")
+
+    told(story)
+
+
+def test_who_is_up_or_has_stale_paths_is_kept() -> None:
+    def story() -> None:
+        here = Story(WIDE)
+        up, stale, gone = (here.admit(f"192.0.2.{n}") for n in (1, 2, 3))
+        assert up and stale and gone  # noqa: PT018 - none is None
+        here.daemon.peers[up.name].negotiated = UP
+        here.daemon.stale.add(stale.name)
+        here.let_go_after(0, LINGER, LINGER)
+        assert set(here.daemon.peers) == {up.name, stale.name}
+        assert set(here.ranges.alive()) == {up.name, stale.name}
+
+    told(story)
+
+
+def test_a_client_that_comes_and_goes_is_remembered_with_its_haste() -> None:
+    def story() -> None:
+        here = Story(WIDE)
+        config = here.admit("192.0.2.1")
+        assert config is not None
+        for _ in range(5):
+            here.let_go_after(LINGER / 2)
+            here.daemon.peers[config.name].session.counters.flaps += 1
+        assert config.name in here.daemon.peers
+        here.let_go_after(1, LINGER)
+        assert config.name not in here.daemon.peers
+
+    told(story)
+
+
+def test_a_reload_removes_the_clients_of_ranges_that_changed() -> None:
+    def story() -> None:
+        here = Story(WIDE, V6)
+        here.admit("192.0.2.1")
+        kept = here.admit("2001:db8::5")
+        assert kept is not None
+        here.ranges.configure([replace(WIDE, hold_time=9), V6])
+        assert set(here.daemon.peers) == {kept.name}
+        again = here.admit("192.0.2.1")
+        assert again is not None
+        assert again.hold_time == 9
+
+    told(story)
