@@ -10,7 +10,7 @@ from bgpd.bgp.message import Open, RouteRefresh
 from bgpd.bgp.negotiate import Endpoints, agree
 from bgpd.config import PeerConfig
 from routes.path import PathAttributes, PeerKind, PeerName, Source
-from routes.peer import Capabilities
+from routes.peer import Capabilities, GracefulRestart
 from routes.prefix import Family, Prefix, parse_address
 from routes.reflection import Role
 from tests.fakes.reflected import Heard
@@ -33,6 +33,7 @@ class WireClient:
         enhanced: bool = True,
         families: frozenset[Family] = BOTH,
         receive_buffer: int = 0,
+        graceful: bool = False,
     ) -> None:
         self.address = address
         self.role = role
@@ -42,6 +43,7 @@ class WireClient:
         self.asn = ASN if internal else 65100 + number
         kind = PeerKind.IBGP if internal else PeerKind.EBGP
         self.source = Source(PeerName(address), kind, self.asn, number, parse_address(address))
+        restart = GracefulRestart(30, families=tuple((family, True) for family in sorted(families)))
         self.open = Open(
             self.asn,
             90,
@@ -52,6 +54,7 @@ class WireClient:
                 route_refresh=True,
                 enhanced_route_refresh=enhanced,
                 add_path_receive=families if add_paths else frozenset(),
+                graceful_restart=restart if graceful else None,
             ),
         )
         self._receive_buffer = receive_buffer

@@ -1,0 +1,188 @@
+"""A whole reflector in this process: what it passes on, when it says End-of-RIB, whom it remembers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bgpd.config import Config
+from bgpd.errors import ConfigError
+from bgpd.reflector import Reflector
+from routes.path import EMPTY_AS_PATH, Origin, PathAttributes, UnknownAttribute
+from routes.prefix import Family, Prefix, parse_address
+from routes.reflection import Role
+from tests.fakes.reflection_model import CLUSTER_ID
+from tests.fakes.reflector_here import HOST, client_range, logged, passive_peer, reflector_config, running
+from tests.fakes.sessions import run, until
+from tests.fakes.wire_client import WireClient
+
+V4 = frozenset({Family.IPV4})
+POD, OTHER = Prefix.parse("10.1.0.0/24"), Prefix.parse("10.2.0.0/24")
+RANGE = client_range("127.1.0.0/24")
+
+
+def path(client: WireClient, **fields: object) -> PathAttributes:
+    own = parse_address(f"10.99.0.{client.source.bgp_id}")
+    return PathAttributes(Origin.IGP, EMPTY_AS_PATH, own, local_pref=100)._replace(**fields)  # type: ignore[arg-type] # named by the caller
+
+
+def client(number: int, **fields: object) -> WireClient:
+    return WireClient(f"127.1.0.{number}", number, families=V4, **fields)  # type: ignore[arg-type] # named by the caller
+
+
+@asynccontextmanager
+async def connected(config: Config, *clients: WireClient) -> AsyncIterator[Reflector]:
+    """A reflector with these clients, whose sockets are read all the time."""
+    async with running(config) as (reflector, port):
+        for each in clients:
+            await each.connect(HOST, port)
+        reading = asyncio.create_task(_read(clients))
+        try:
+            yield reflector
+        finally:
+            reading.cancel()
+            for each in clients:
+                each.close()
+
+
+async def _read(clients: tuple[WireClient, ...]) -> None:
+    while True:
+        for each in clients:
+            each.read()
+        await asyncio.sleep(0.001)
+
+
+def remembering(folder: Path, *names: str, deferral_time: float = 30) -> Config:
+    """A reflector that knew these clients in its previous life."""
+    (folder / "clients").write_text(json.dumps({"clients": names}))
+    config = reflector_config(folder, RANGE, state_file=str(folder / "clients"))
+    assert config.reflector is not None
+    return replace(config, reflector=replace(config.reflector, deferral_time=deferral_time))
+
+
+def test_unknown_transitive_attributes_and_the_next_hop_pass_unchanged(tmp_path: Path) -> None:
+    async def test() -> None:
+        one, two = client(1), client(2)
+        async with connected(reflector_config(tmp_path, RANGE), one, two):
+            sent = path(one, med=7, unknown=(UnknownAttribute(0xC0, 211, b"\1\2\3"),))
+            one.announce(sent, POD)
+            await until(lambda: (POD, 0) in two.heard.table)
+            got = two.heard.table[POD, 0]
+            (unknown,) = got.unknown
+            assert (unknown.code, unknown.value) == (211, b"\1\2\3")
+            assert got._replace(unknown=sent.unknown) == sent._replace(
+                originator_id=1, cluster_list=(CLUSTER_ID,)
+            )
+            assert one.heard.table == {}
+
+    with logged():
+        run(test)
+
+
+def test_end_of_rib_waits_for_the_clients_that_were_there(tmp_path: Path) -> None:
+    async def test() -> None:
+        one, two = client(1, graceful=True), client(2, graceful=True)
+        async with connected(remembering(tmp_path, one.address, two.address), one, two) as reflector:
+            one.announce(path(one), POD)
+            one.end_of_rib()
+            await until(lambda: (POD, 0) in two.heard.table)
+            assert reflector.daemon.convergence.waiting_for == (two.address,)
+            assert one.heard.end_of_rib == two.heard.end_of_rib == []
+            two.announce(path(two), OTHER)
+            two.end_of_rib()
+            await until(lambda: bool(one.heard.end_of_rib and two.heard.end_of_rib))
+            assert (OTHER, 0) in one.heard.table
+            assert one.heard.end_of_rib == [Family.IPV4]
+
+    with logged():
+        run(test)
+
+
+def test_end_of_rib_comes_without_a_client_that_never_returns(tmp_path: Path) -> None:
+    async def test() -> None:
+        one = client(1, graceful=True)
+        config = remembering(tmp_path, one.address, "127.1.0.9", deferral_time=0.3)
+        async with connected(config, one) as reflector:
+            one.end_of_rib()
+            await until(lambda: one.heard.end_of_rib == [Family.IPV4])
+            assert reflector.daemon.convergence.waiting_for == ("127.1.0.9",)
+
+    with logged() as lines:
+        run(test)
+    (line,) = (line for line in lines if line["event"] == "initial convergence complete")
+    assert line["missing"] == ("127.1.0.9",)
+
+
+def test_who_is_there_at_the_end_is_remembered(tmp_path: Path) -> None:
+    async def test() -> None:
+        one = client(1)
+        config = reflector_config(tmp_path, RANGE, state_file=str(tmp_path / "clients"))
+        async with connected(config, one):
+            pass
+
+    with logged():
+        run(test)
+    assert json.loads((tmp_path / "clients").read_text()) == {"clients": ["127.1.0.1"]}
+
+
+def test_an_entry_wins_over_its_range(tmp_path: Path) -> None:
+    async def test() -> None:
+        one, two, other = client(1), client(2), client(3)
+        peers = (passive_peer(two.address), passive_peer(other.address))
+        async with connected(reflector_config(tmp_path, RANGE, peers=peers), one, two, other) as reflector:
+            two.announce(path(two), POD)
+            await until(lambda: (POD, 0) in one.heard.table)
+            assert reflector.out.roles[two.source.peer] is Role.NON_CLIENT
+            one.announce(path(one), OTHER)
+            await until(lambda: (OTHER, 0) in other.heard.table)
+            assert (POD, 0) not in other.heard.table, "from a non-client to a non-client"
+
+    with logged():
+        run(test)
+
+
+def test_the_f_bit_is_always_set(tmp_path: Path) -> None:
+    async def test() -> None:
+        one = client(1, graceful=True)
+        async with connected(reflector_config(tmp_path, RANGE), one):
+            restart = one.heard.negotiated.graceful_restart
+            assert restart is not None
+            assert restart.forwarding(Family.IPV4)
+
+    with logged():
+        run(test)
+
+
+def test_more_sessions_than_descriptors_are_an_error_that_names_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+
+    async def test() -> None:
+        wide = client_range("127.1.0.0/24", max_sessions=5000)
+        async with asyncio.TaskGroup() as tasks:
+            with pytest.raises(ConfigError, match=r"max_sessions: 5000 sessions need \d+ file descriptors"):
+                await Reflector(reflector_config(tmp_path, wide), tasks).start()
+
+    with logged():
+        run(test)
+
+
+def test_a_file_without_the_section_is_no_reflectors(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            with pytest.raises(ConfigError, match="reflector: is missing"):
+                Reflector(replace(reflector_config(tmp_path), reflector=None), tasks)
+
+    run(test)
