@@ -31,6 +31,8 @@ K = TypeVar("K", bound=Hashable)
 
 SEGMENT_SIZE = 1 << 16
 """Bytes up to which new messages join the last segment."""
+MOST_DIRECTED = 10_000
+"""Messages for one client alone that may wait for it."""
 SLICES = 64
 """Buffers of one write."""
 
@@ -94,6 +96,8 @@ class FanoutLog(Generic[K]):
         self.cursors: dict[SourceId, Cursor[K]] = {}
         self.next_seq = 0
         self.tail: Tail[K] | None = None
+        self.overrun: list[Cursor[K]] = []
+        """Cursors with too much waiting for them alone; the caller begins them anew, or ends them."""
         self.size = 0
         """Keys that are announced."""
 
@@ -179,6 +183,8 @@ class FanoutLog(Generic[K]):
             if cursor is not None:
                 for data, _ in self._encoder.withdraw(keys):
                     cursor.direct(Directed(self.next_seq, data))
+                if cursor.waiting > MOST_DIRECTED:
+                    self.overrun.append(cursor)
         withdrawn, self._withdrawn = self._withdrawn, {}
         for source, keys in withdrawn.items():
             self._append(messages, source, None, self._encoder.withdraw(keys))
@@ -361,6 +367,11 @@ class Cursor(Generic[K]):
     def needs_from(self) -> int:
         """The first withdrawal that tells this client something."""
         return max(self.seq, self._skip_below)
+
+    @property
+    def waiting(self) -> int:
+        """Messages for this client alone that wait for it."""
+        return len(self._directed)
 
     def direct(self, message: Directed) -> None:
         """Have a message for this client alone sent at its place; places never go back."""

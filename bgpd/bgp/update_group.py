@@ -166,7 +166,7 @@ class UpdateGroup:
             self._put_paths(selected)
             return
         log, role, sizes, own = self.log, self.key.role, self._next_hop_sizes, self.key.export.next_hop
-        told: dict[int, PathAttributes | None] = {}
+        told: dict[tuple[int, PeerName], PathAttributes | None] = {}
         source_of, role_of, admits = self._identities.source, self._role_of, self._admits
         for nlri, before, after in selected:
             if not after:
@@ -176,7 +176,7 @@ class UpdateGroup:
             if before and before[0] is path:
                 continue  # only what forwards beside it changed
             attributes, peer = path.attributes, path.source.peer
-            known = id(attributes)
+            known = (id(attributes), peer)
             if known not in told:
                 refused = (
                     refused_by_community(attributes, role) or len(own or attributes.next_hop) not in sizes
@@ -191,7 +191,7 @@ class UpdateGroup:
     def _put_paths(self, selected: Iterable[tuple[Prefix, tuple[Path, ...], tuple[Path, ...]]]) -> None:
         """The same where a prefix can have several paths, or an aggregate can take its place."""
         most, touched = self.key.add_paths or 1, dict[Prefix, None]()
-        told: dict[int, PathAttributes] = {}
+        told: dict[tuple[int, PeerName], PathAttributes] = {}
         for nlri, before, after in selected:
             now = [path for path in after[:most] if not self.why_refused(path)]
             aggregate = self._aggregates.of(nlri)
@@ -205,9 +205,10 @@ class UpdateGroup:
                 if key not in keys and key != (aggregate, self._number(LOCAL_PEER, 0)):
                     self.log.remove(key)
             for key, path in keys.items():
-                mine = told.get(id(path.attributes))
+                known = (id(path.attributes), path.source.peer)
+                mine = told.get(known)
                 if mine is None:
-                    mine = told[id(path.attributes)] = self.told(path)
+                    mine = told[known] = self.told(path)
                 self._announce(key, path.source.peer, mine)
         for aggregate in touched:
             self._put_aggregate(aggregate)

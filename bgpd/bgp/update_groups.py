@@ -223,20 +223,23 @@ class UpdateGroups:
             if mine:
                 group.put(mine)
                 group.log.commit()
-                if group.log.withdrawals > MOST_PINNED:
-                    self._unpin(group)
+                if group.log.withdrawals > MOST_PINNED or group.log.overrun:
+                    self._bound(group)
         self._pump_soon(self._members.values())
 
-    def _unpin(self, group: UpdateGroup) -> None:
-        """Have the slowest reader begin anew, or go: it keeps too many withdrawals in the log."""
-        slowest = group.log.slowest()
+    def _bound(self, group: UpdateGroup) -> None:
+        """Have readers that keep too much waiting begin anew, or go."""
+        log_, family = group.log, group.key.family
+        overrun, log_.overrun = log_.overrun, []
+        slowest = log_.slowest() if log_.withdrawals > MOST_PINNED else -1
         for name in list(group.members):
             member = self._members[name]
-            if member.outflow.cursors[group.key.family].needs_from > slowest:
+            cursor = member.outflow.cursors[family]
+            if cursor.needs_from > slowest and cursor not in overrun:
                 continue
-            log.warning("a slow peer holds up withdrawals", peer=name, group=group.name)
+            log.warning("a slow peer keeps too much waiting", peer=name, group=group.name)
             if member.negotiated.enhanced_route_refresh:
-                self.refresh(name, group.key.family)
+                self.refresh(name, family)
             else:
                 self._loop.call_soon(member.client.reset, cease(Cease.OUT_OF_RESOURCES))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from random import Random
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
@@ -236,3 +237,15 @@ def test_a_started_message_is_finished_before_anything_else(size: int) -> None:
     reader.drain()
     assert reader.table == {"k0": [0, 1]}
     assert reader.received == b""
+
+
+def test_what_waits_for_one_client_alone_is_bounded() -> None:
+    """The best path comes back to a stuck client again and again: each time it is owed a withdrawal."""
+    network = Network(2, 1, Random(0))
+    stuck = network.clients[1]
+    with patch("bgpd.bgp.fanout.MOST_DIRECTED", 3):
+        for _ in range(5):
+            for source in (0, 1):
+                network.log.put("k0", source, network.shared[source, 0])
+                network.log.commit()
+    assert stuck.cursor in network.log.overrun
