@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import inf
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import structlog
 
@@ -39,6 +39,8 @@ from routes.path import Path, PeerKind
 from routes.prefix import Address, Family, Prefix, family_of
 
 log = structlog.get_logger()
+
+Found = TypeVar("Found")
 
 INLINE = 64
 """Operations that the event loop does itself: about 2 ms."""
@@ -93,7 +95,6 @@ class FibSync:
         self.error = ""
         """Why the kernel can't be reached, in a sentence; empty when all is well."""
         self.resolver = Resolver()
-        self._surroundings = Surroundings((), (), ())
         self._addresses: dict[int, list[Address]] = {}
         self._interface_of: dict[Address, int] = {}
         self._kernel = kernel
@@ -252,7 +253,6 @@ class FibSync:
         """Resolve in this snapshot from now on; the one that was used until now."""
         options = ResolveOptions(self.config.resolve_via_default, self.config.onlink)
         old, self.resolver = self.resolver, Resolver(found.links, found.addresses, found.routes, options)
-        self._surroundings = Surroundings(found.links, found.addresses, found.routes)
         self._addresses = {}
         for ifindex, address, _ in found.addresses:
             self._addresses.setdefault(ifindex, []).append(address)
@@ -415,17 +415,24 @@ class FibSync:
             reason, self._full_dump_for = self._full_dump_for, ""
             self._dump(reason)
             return
-        future = self._loop.run_in_executor(self._worker, self._kernel.surroundings)
-        future.add_done_callback(self._refreshed)
+        self._read(self._kernel.surroundings, self._refreshed)
 
-    def _refreshed(self, done: asyncio.Future[Surroundings]) -> None:
-        if done.cancelled() or self._stopped:
-            return
-        error = done.exception()
-        if isinstance(error, KernelError):
-            self._kernel_failed(error)
-            return
-        old = self._take_surroundings(done.result())
+    def _read(self, what: Callable[[], Found], then: Callable[[Found], None]) -> None:
+        """Read in the worker, and go on with what was found."""
+
+        def finished(done: asyncio.Future[Found]) -> None:
+            if done.cancelled() or self._stopped:
+                return
+            error = done.exception()
+            if isinstance(error, KernelError):
+                self._kernel_failed(error)
+            else:
+                then(done.result())
+
+        self._loop.run_in_executor(self._worker, what).add_done_callback(finished)
+
+    def _refreshed(self, found: Surroundings) -> None:
+        old = self._take_surroundings(found)
         lost = losses(old, self.resolver)
         if any(fib.depends_on(lost.links, lost.addresses) for fib in (self.learned, self.own)):
             self._dump("links")  # the kernel drops IPv4 entries of a lost device or address in silence
@@ -433,17 +440,9 @@ class FibSync:
 
     def _dump(self, reason: str) -> None:
         self._meters.kernel_resyncs[reason] += 1
-        future = self._loop.run_in_executor(self._worker, self._kernel.snapshot)
-        future.add_done_callback(self._dumped)
+        self._read(self._kernel.snapshot, self._dumped)
 
-    def _dumped(self, done: asyncio.Future[KernelSnapshot]) -> None:
-        if done.cancelled() or self._stopped:
-            return
-        error = done.exception()
-        if isinstance(error, KernelError):
-            self._kernel_failed(error)
-            return
-        snapshot = done.result()
+    def _dumped(self, snapshot: KernelSnapshot) -> None:
         for fib in (self.learned, self.own):
             fib.resynced(snapshot.entries[fib.metric])
         self.error, self._retry_after = "", FIRST_RETRY

@@ -59,11 +59,6 @@ class Aggregates:
         """A prefix inside `aggregate` could be announced, with this ORIGIN; None: it could not."""
         self._inside[aggregate].note(nlri, origin)
 
-    def stands_for(self, aggregate: Prefix) -> int:
-        """How many prefixes `aggregate` is announced in place of."""
-        inside = self._inside.get(aggregate)
-        return 0 if inside is None else len(inside.origins)
-
     def announced(self) -> list[Prefix]:
         """The aggregates that stand for something."""
         return [aggregate for aggregate, inside in self._inside.items() if inside.origins]

@@ -395,11 +395,6 @@ class Fib:
         return bool(self._dirty or self._queue or self._read)
 
     @property
-    def in_flight(self) -> bool:
-        """Whether a delta waits for `applied`."""
-        return self._in_flight is not None
-
-    @property
     def held(self) -> int:
         """How many entries are kept although nothing wants them."""
         return len(self._held) + len(self._adopted)

@@ -149,14 +149,6 @@ def accepted_from(address: SocketAddress) -> tuple[Address, int]:
     return source, zone
 
 
-def interface_index(name: str) -> int:
-    """The index of an interface; 0 if there is none of that name now."""
-    try:
-        return socket.if_nametoindex(name)
-    except OSError:
-        return 0
-
-
 def _stream_socket(address: Address) -> socket.socket:
     family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
