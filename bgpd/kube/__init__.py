@@ -1,0 +1,1 @@
+"""The Kubernetes edge: lists and watches, and their translation into intent."""
