@@ -11,7 +11,7 @@ import asyncio
 import signal
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 
 import structlog
@@ -68,6 +68,8 @@ class Role(ABC):
         self._leaving = Leaving(None)
         self._left: asyncio.Future[ShutdownReport] = self.loop.create_future()
         self._gc = GcPolicy()
+        self.on_hangup: Callable[[], object] = self.reload
+        """Called at SIGHUP."""
 
     # -- what a role is ---------------------------------------------------------------------------
 
@@ -109,7 +111,7 @@ class Role(ABC):
         await self._serve_metrics()
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.add_signal_handler(number, self.leave, Leaving(None))
-        self.loop.add_signal_handler(signal.SIGHUP, self.reload)
+        self.loop.add_signal_handler(signal.SIGHUP, self.on_hangup)
         self.run_in_background(measure_loop_lag(self.meters.loop_lag))
         self.run_in_background(self._tidy())
 
@@ -150,14 +152,18 @@ class Role(ABC):
         """Read the configuration again (SIGHUP); an invalid one changes nothing."""
         try:
             new = config_file.load(self.config.path)
+        except ConfigError as error:
+            self._refuse(error)
+            return
+        self.replace_config(new)
+
+    def replace_config(self, new: Config) -> bool:
+        """Take a new configuration; False when it can't be taken while the daemon runs, which is logged."""
+        try:
             plan = plan_reload(self.config, new)
         except ConfigError as error:
-            self.meters.reloaded(ok=False)
-            self.facts.config_error = str(error)
-            log.warning("configuration not taken: the old one stays in use", reason=str(error))
-            if isinstance(error, InvalidConfigError):
-                log_problems("error", error.problems)
-            return
+            self._refuse(error)
+            return False
         old, self.config, self.daemon.config = self.config, new, new
         self.facts.config_error = ""
         self.meters.reloaded(ok=True)
@@ -177,6 +183,14 @@ class Role(ABC):
             changed=[peer.name for peer in plan.changed],
             removed=plan.removed,
         )
+        return True
+
+    def _refuse(self, error: ConfigError) -> None:
+        self.meters.reloaded(ok=False)
+        self.facts.config_error = str(error)
+        log.warning("configuration not taken: the old one stays in use", reason=str(error))
+        if isinstance(error, InvalidConfigError):
+            log_problems("error", error.problems)
 
     # -- leaving ----------------------------------------------------------------------------------
 
@@ -244,9 +258,20 @@ _OURS = frozenset(("bgpd", "routes"))
 
 def run(config: Config, role: Callable[[Config, asyncio.TaskGroup], Role]) -> int:
     """Run a role until it is told to stop; the exit code."""
+
+    async def started(tasks: asyncio.TaskGroup) -> Role:
+        daemon = role(config, tasks)
+        await daemon.start()
+        return daemon
+
+    return run_until_stopped(started)
+
+
+def run_until_stopped(start: Callable[[asyncio.TaskGroup], Awaitable[Role]]) -> int:
+    """Run the role that `start` starts until it is told to stop; the exit code."""
     code = 0
     try:
-        asyncio.run(_main(config, role))
+        asyncio.run(_main(start))
     except* PodbgpError as group:
         code = 1
         for error in group.exceptions:
@@ -254,10 +279,9 @@ def run(config: Config, role: Callable[[Config, asyncio.TaskGroup], Role]) -> in
     return code
 
 
-async def _main(config: Config, role: Callable[[Config, asyncio.TaskGroup], Role]) -> None:
+async def _main(start: Callable[[asyncio.TaskGroup], Awaitable[Role]]) -> None:
     async with asyncio.TaskGroup() as tasks:
         crash_on_our_faults(tasks)
-        daemon = role(config, tasks)
-        await daemon.start()
+        daemon = await start(tasks)
         await daemon.stopped.wait()
         await daemon.finish()
