@@ -139,6 +139,13 @@ class Resolver:
             return self._over_link(Hop(link_local, ifindex))
         return self._through_routes(next_hop, ifindex)
 
+    def default_gateway(self, size: int) -> Hop | None:
+        """The first usable gateway of the default route of addresses with `size` bytes."""
+        route = self._tables[size].default()
+        if route is None or route.kind is not RouteKind.UNICAST:
+            return None
+        return next((hop for hop in route.hops if hop.gateway and not self._fault(hop.ifindex)), None)
+
     def _through_routes(self, next_hop: Address, ifindex: int) -> Resolution:
         route = self._tables[len(next_hop)].find(next_hop)
         way = _NO_WAY if route is None else self._ways.get(route.prefix) or self._new_way(route)
@@ -208,6 +215,9 @@ class _LongestMatch:
         if known is None or route.metric < known.metric:
             table[key] = route
         self._lengths = None
+
+    def default(self) -> ForeignRoute | None:
+        return self._by_length.get(0, {}).get(0)
 
     def find(self, address: Address) -> ForeignRoute | None:
         if self._lengths is None:

@@ -147,3 +147,15 @@ def test_snapshots_tell_what_was_lost() -> None:
     assert lost.links == {ETH0, DARK}
     assert lost.addresses == {parse_address("fd00::1")}
     assert losses(before, resolver()) == (frozenset(), frozenset())
+
+
+def test_the_default_gateway_is_the_first_usable_one_of_the_default_route() -> None:
+    with_dead_first = route("0.0.0.0/0", hop("192.0.2.7", DOWN), hop("192.0.2.254", ETH0))
+    assert resolver(None, with_dead_first).default_gateway(4) == hop("192.0.2.254", ETH0)
+
+
+@pytest.mark.parametrize("default", [(), (route("0.0.0.0/0", kind=RouteKind.BLACKHOLE),), (DEFAULT,)])
+def test_without_a_default_route_there_is_no_default_gateway(default: tuple[ForeignRoute, ...]) -> None:
+    expected = hop("192.0.2.254", ETH0) if default == (DEFAULT,) else None
+    assert resolver(None, *default).default_gateway(4) == expected
+    assert resolver(None, *default).default_gateway(16) is None
