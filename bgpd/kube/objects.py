@@ -102,6 +102,7 @@ class _ServiceSpec(msgspec.Struct):
     ipFamilies: list[str] | None = None  # noqa: N815  as in the API
     ipFamilyPolicy: str | None = None  # noqa: N815  as in the API
     ports: list[_ServicePort] | None = None
+    selector: dict[str, str] | None = None
 
 
 class _Ingress(msgspec.Struct):
@@ -227,6 +228,10 @@ class Service:
     family_policy: str = "SingleStack"
     ports: frozenset[tuple[str, int]] = frozenset()
     """Protocol and port."""
+    selector: Mapping[str, str] = field(default_factory=dict)
+    """Which pods it leads to; empty where somebody else writes its endpoints."""
+    created: float = 0.0
+    """Seconds since the epoch."""
     deleting: bool = False
     problems: tuple[str, ...] = ()
 
@@ -392,6 +397,8 @@ def decode_service(raw: bytes | msgspec.Raw) -> Service:
         families=_families(spec, cluster_ips),
         family_policy=spec.ipFamilyPolicy or "SingleStack",
         ports=frozenset((port.protocol, port.port) for port in spec.ports or ()),
+        selector=spec.selector or {},
+        created=meta.creationTimestamp.timestamp() if meta.creationTimestamp else 0.0,
         deleting=meta.deletionTimestamp is not None,
         problems=tuple(problems),
     )
