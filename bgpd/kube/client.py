@@ -116,6 +116,13 @@ class KubeClient:
             for scheme, kind in self._pools.pool_classes_by_scheme.items()
         }
 
+    def sibling(self) -> KubeClient:
+        """The same API server over connections of its own, which `close` ends alone."""
+        return KubeClient(
+            RESTClientObject(self._configuration), self._configuration, self.server,
+            timeout=self._timeout, max_response=self._max_response, max_line=self._max_line,
+        )  # fmt: skip
+
     @classmethod
     def load(
         cls, kubeconfig: str | None = None, *, server: str | None = None,
@@ -209,29 +216,24 @@ class KubeClient:
 
     def watch(
         self, path: str, query: Query | None = None, timeout: float = 300.0, idle: float = 90.0
-    ) -> Iterator[bytes]:
-        """The lines of one watch, until the server ends it in good order, usually after `timeout` seconds.
+    ) -> Iterator[list[bytes]]:
+        """The lines of one watch, those together that came together; none, first, when the server accepts it.
 
-        Everything else raises `KubeError`, also when nothing was heard for `idle` seconds.
+        Ends when the server ends it in good order, usually after `timeout` seconds.  Everything else raises
+        `KubeError`, also when nothing was heard for `idle` seconds.
         """
         asked: dict[str, str | int | bool] = {**(query or {}), "watch": True, "timeoutSeconds": int(timeout)}
         answer = self._open("GET", path, asked, read=min(idle, timeout + 15.0))
-        rest = bytearray()
-        scanned = 0
+        rest = b""
         try:
+            yield []
             while data := self._read(answer, path):
-                rest += data
-                while (end := rest.find(b"\n", scanned)) >= 0:
-                    line = bytes(rest[:end])
-                    del rest[: end + 1]
-                    scanned = 0
-                    if line.strip():
-                        yield line
-                scanned = len(rest)
-                if scanned > self._max_line:
-                    raise Nonsense(
-                        200, "EndlessLine", f"a watch event of more than {self._max_line} bytes", where=path
-                    )
+                *lines, rest = (rest + data).split(b"\n")
+                if len(rest) > self._max_line:
+                    message = f"a watch event of more than {self._max_line} bytes"
+                    raise Nonsense(200, "EndlessLine", message, where=path)
+                if lines:
+                    yield [line for line in lines if line.strip()]
             if rest.strip():
                 raise Nonsense(200, "CutShort", "the watch ended in the middle of an event", where=path)
         finally:
