@@ -8,12 +8,12 @@ that says `{"clients": []}` is a new cluster's: there is nobody to wait for.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection
 from pathlib import Path
 
 import structlog
 
+from bgpd.atomic_file import replace_file
 from routes.path import PeerName
 
 log = structlog.get_logger()
@@ -47,11 +47,8 @@ class ClientMemory:
         now = frozenset(clients)
         if self._path is None or now == self._stored:
             return
-        new = self._path.with_name(self._path.name + ".new")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            new.write_text(json.dumps({"clients": sorted(now)}))
-            os.replace(new, self._path)  # noqa: PTH105  the call whose atomicity is the point
+            replace_file(self._path, json.dumps({"clients": sorted(now)}).encode())
         except OSError as error:
             log.warning("clients can't be remembered", file=str(self._path), reason=str(error))
             return
