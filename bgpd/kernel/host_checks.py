@@ -47,22 +47,23 @@ class Usage(NamedTuple):
 
 def read_settings(links: Iterable[str], root: Path = PROC_SYS) -> dict[str, int]:
     """The values of all that is judged; what does not exist on this host is left out."""
-    keys = [*GLOBAL_KEYS, *(f"ipv4.conf.{_quoted(link)}.{key}" for link in links for key in LINK_KEYS)]
+    keys = [*GLOBAL_KEYS, *(f"ipv4.conf.{quoted(link)}.{key}" for link in links for key in LINK_KEYS)]
     settings: dict[str, int] = {}
     for key in keys:
         try:
-            settings[key] = int((root / _path(key)).read_text())
+            settings[key] = int((root / proc_path(key)).read_text())
         except (OSError, ValueError):
             continue
     return settings
 
 
-def _quoted(link: str) -> str:
+def quoted(link: str) -> str:
     """A link's name as sysctl(8) takes it: dots separate, so a dot in a name is written as a slash."""
     return link.replace(".", "/")
 
 
-def _path(key: str) -> str:
+def proc_path(key: str) -> str:
+    """Where a setting is below /proc/sys/net, by its name without `net.`."""
     return "/".join(part.replace("/", ".") for part in key.split("."))
 
 
@@ -106,7 +107,7 @@ def _reverse_path(settings: Mapping[str, int], usage: Usage) -> Iterable[HostWar
     strict = [
         link
         for link in usage.links
-        if max(every, settings.get(f"ipv4.conf.{_quoted(link)}.rp_filter", 0)) == STRICT
+        if max(every, settings.get(f"ipv4.conf.{quoted(link)}.rp_filter", 0)) == STRICT
     ]
     if strict:
         subject = (
@@ -124,7 +125,7 @@ def _link_down(settings: Mapping[str, int], usage: Usage) -> Iterable[HostWarnin
             family is Family.IPV4
             and usage.links
             and all(
-                settings.get(f"ipv4.conf.{_quoted(link)}.ignore_routes_with_linkdown", 0)
+                settings.get(f"ipv4.conf.{quoted(link)}.ignore_routes_with_linkdown", 0)
                 for link in usage.links
             )
         ):
@@ -140,11 +141,16 @@ def _hash_policy(settings: Mapping[str, int], usage: Usage, family: Family) -> I
         yield HostWarning(subject, f"net.{key} = 0", _mend(key, 1))
 
 
+def neighbour_limit(count: int) -> int:
+    """A neighbour table that is large enough for so many: twice as many, as a power of two."""
+    return 1 << (2 * count - 1).bit_length()
+
+
 def _neighbours(settings: Mapping[str, int], usage: Usage, family: Family) -> Iterable[HostWarning]:
     """Half is kept free: pods and other neighbours of the node share the table."""
     key, count = f"{family}.neigh.default.gc_thresh3", usage.next_hops[family]
     limit = settings.get(key)
     if limit is not None and 2 * count > limit:
-        enough = 1 << (2 * count - 1).bit_length()
+        enough = neighbour_limit(count)
         subject = f"the {family} neighbour table is small for {count} next hops: packets would be dropped"
         yield HostWarning(subject, f"net.{key} = {limit}", _mend(key, enough))
