@@ -51,7 +51,7 @@ def import_policy(config: Config, own_addresses: frozenset[Address]) -> ImportPo
         asn=config.speaker.asn,
         router_id=config.speaker.router_id,
         allow=config.imports.allow,
-        own_prefixes=config.agent.advertise,
+        own_paths=config.agent.advertise,
         own_addresses=own_addresses,
         peers=peers,
     )
@@ -112,6 +112,7 @@ class Agent(process.Role):
         own = self.config.agent.advertise
         self._rib.originate(own)
         self.fib.originate(own)
+        self.out.drain(self.config.agent.drain)
         self.out.originate(own)
         self.daemon.plan_flush()
 

@@ -30,6 +30,13 @@ from routes.view import (
 )
 
 
+DRAINING = HostWarning(
+    "this node is being drained",
+    "its paths are announced as the last choice (RFC 8326)",
+    "set drain = false in [agent] and reload, to take it back",
+)
+
+
 class AgentView(RoleView):
     """What an agent shows."""
 
@@ -91,10 +98,12 @@ class AgentView(RoleView):
         status = super().status(received=received)
         if not self._fib.learned.held:
             status = replace(status, convergence=status.convergence._replace(held_until=0.0))
-        if not self._fib.error:
-            return status
-        trouble = HostWarning("the kernel's routes can't be changed", self._fib.error, "")
-        return replace(status, warnings=(trouble, *status.warnings))
+        first: list[HostWarning] = []
+        if self._fib.error:
+            first.append(HostWarning("the kernel's routes can't be changed", self._fib.error, ""))
+        if self._out.draining:
+            first.append(DRAINING)
+        return replace(status, warnings=(*first, *status.warnings)) if first else status
 
     def fib_counts(self) -> Iterable[FibCount]:
         """How many kernel entries of each family there are."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from routes.own_path import OwnPath
 from routes.path import PeerKind, PeerName
 from routes.policy import AllowEntry, MaxPrefixes
 from routes.prefix import Address, Family, Prefix
@@ -118,7 +119,9 @@ class PeerConfig:
 class AgentConfig:
     """`[agent]`: what this node advertises."""
 
-    advertise: tuple[Prefix, ...] = ()
+    advertise: tuple[OwnPath, ...] = ()
+    drain: bool = False
+    """Announce everything as the last choice (RFC 8326), so that the node can go without a loss."""
     next_hop_ipv4: Address | None = None
     """The node's own address for a family other than the session's; absent: found on the session's link."""
     next_hop_ipv6: Address | None = None

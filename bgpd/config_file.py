@@ -28,7 +28,7 @@ from bgpd.config import (
 )
 from bgpd.config_fib import read_fib
 from bgpd.config_peers import read_peers
-from bgpd.config_prefixes import read_own_prefixes
+from bgpd.config_prefixes import read_own_paths
 from bgpd.config_reflector import REFLECTOR_API_LISTEN, read_reflector
 from bgpd.config_source import read_regular
 from bgpd.config_table import InvalidConfigError, Report, Table
@@ -169,7 +169,8 @@ def _speaker(table: Table) -> SpeakerConfig:
 
 def _agent(table: Table) -> AgentConfig:
     return AgentConfig(
-        advertise=read_own_prefixes(table, "advertise", "it would make every address this node's own"),
+        advertise=read_own_paths(table, "advertise", "it would make every address this node's own"),
+        drain=table.optional("drain", values.boolean, AgentConfig().drain),
         next_hop_ipv4=table.optional("next_hop_ipv4", values.global_unicast(Family.IPV4), None),
         next_hop_ipv6=table.optional("next_hop_ipv6", values.global_unicast(Family.IPV6), None),
     )

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from api.listen import VALID, parse_api_address
 from bgpd.config import AllowEntry, Endpoint
 from routes.prefix import Address, Family, Prefix, is_link_local, parse_router_id
+from routes.route_policy import PrefixRange
 
 T = TypeVar("T")
 Community = int | tuple[int, int, int]
@@ -213,16 +214,23 @@ def allow_entry(value: object) -> AllowEntry:
             f"admits the default route alone; list the ranges that you want instead of {admitted}"
         )
     longest = len(admitted.address) * 8
-    ge = _bound("ge", value.get("ge", admitted.length), admitted.length, longest)
-    le = _bound("le", value.get("le", longest if admitted.length else 0), ge, longest)
+    ge = part("ge", value.get("ge", admitted.length), integer(admitted.length, longest))
+    le = part("le", value.get("le", longest if admitted.length else 0), integer(ge, longest))
     return AllowEntry(admitted, ge, le)
 
 
-def _bound(key: str, value: object, low: int, high: int) -> int:
-    try:
-        return integer(low, high)(value)
-    except UnfitError as problem:
-        raise UnfitError(f"{key} {problem}") from None
+def prefix_range(value: object) -> PrefixRange:
+    """A prefix, or `{prefix, ge, le}`, as in an import entry, but that a default route may have lengths."""
+    if not isinstance(value, dict):
+        return PrefixRange(*allow_entry(value))
+    if "prefix" not in value or not value.keys() <= {"prefix", "ge", "le"}:
+        raise UnfitError("must have the key prefix, and may have ge and le, and no others")
+    around = part("prefix", value["prefix"], prefix)
+    longest = len(around.address) * 8
+    bounds = "ge" in value or "le" in value
+    ge = part("ge", value.get("ge", around.length), integer(around.length, longest))
+    le = part("le", value.get("le", longest if around.length or bounds else 0), integer(ge, longest))
+    return PrefixRange(around, ge, le)
 
 
 def community(value: object) -> Community:
@@ -244,6 +252,46 @@ def community(value: object) -> Community:
         'must be a community as in "65000:100" (two numbers up to 65535), a large one as in "64512:1:2", '
         f"or one of {', '.join(map(quoted, WELL_KNOWN_COMMUNITIES))}"
     )
+
+
+def communities(most: int) -> Parse[tuple[Community, ...]]:
+    """A list of communities, standard and large ones as they come."""
+
+    def parse(value: object) -> tuple[Community, ...]:
+        return tuple(dict.fromkeys(listed(community, most)(value)))
+
+    return parse
+
+
+def standard(mixed: Iterable[Community]) -> tuple[int, ...]:
+    """The standard ones of a list."""
+    return tuple(each for each in mixed if isinstance(each, int))
+
+
+def large(mixed: Iterable[Community]) -> tuple[tuple[int, int, int], ...]:
+    """The large ones of a list."""
+    return tuple(each for each in mixed if not isinstance(each, int))
+
+
+def listed(parse: Parse[T], most: int) -> Parse[tuple[T, ...]]:
+    """An array of at most `most` values; a bad one is named by its position."""
+
+    def parse_all(value: object) -> tuple[T, ...]:
+        if not isinstance(value, list):
+            raise UnfitError("must be an array, in square brackets")
+        if len(value) > most:
+            raise UnfitError(f"must have at most {most} values")
+        return tuple(part(f"[{at}]", item, parse) for at, item in enumerate(value))
+
+    return parse_all
+
+
+def part(key: str, value: object, parse: Parse[T]) -> T:
+    """A value inside another one; its problem names it."""
+    try:
+        return parse(value)
+    except UnfitError as problem:
+        raise UnfitError(f"{key} {problem}") from None
 
 
 def endpoint(value: object) -> Endpoint:

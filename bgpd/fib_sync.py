@@ -35,6 +35,7 @@ from bgpd.meters import Meters
 from routes.fib import UNREACHABLE, Applied, Delta, Failure, Fib, FibEntry
 from routes.loc_rib import Change
 from routes.next_hop import ResolveOptions, Resolver, losses
+from routes.own_path import OwnPath
 from routes.path import Path, PeerKind
 from routes.prefix import Address, Family, Prefix, family_of
 
@@ -168,10 +169,11 @@ class FibSync:
 
     # -- what is wanted ---------------------------------------------------------------------------
 
-    def originate(self, prefixes: Iterable[Prefix]) -> None:
-        """Have an `unreachable` entry for exactly these prefixes."""
+    def originate(self, paths: Iterable[OwnPath]) -> None:
+        """Have an `unreachable` entry for exactly those of our own paths that say so."""
+        alone = [path.nlri for path in paths if path.unreachable]
         wanted: dict[Prefix, FibEntry | None] = dict.fromkeys(self.own.desired)
-        wanted.update(dict.fromkeys(prefixes, UNREACHABLE))
+        wanted.update(dict.fromkeys(alone, UNREACHABLE))
         self.own.want_many(wanted)
         self.plan_run()
 
@@ -270,6 +272,11 @@ class FibSync:
         """Adopted entries that nothing wants go at this time of the loop's clock."""
         self.learned.release_adopted(at)
         self.plan_run()
+
+    def drop_held(self, prefixes: Iterable[Prefix]) -> None:
+        """Entries of these prefixes that nothing wants go now: whoever had them has them no more."""
+        if self.learned.drop_held(prefixes):
+            self.plan_run()
 
     def plan_run(self) -> None:
         """Compare and apply at the end of this turn of the loop."""

@@ -189,6 +189,15 @@ class Fib:
         """Convergence is known to be complete: what is still only adopted goes at this time."""
         self._adopted_until = at
 
+    def drop_held(self, prefixes: Iterable[Prefix]) -> int:
+        """What is kept of these although nothing wants it goes with the next delta; how many that were."""
+        dropped = [nlri for nlri in prefixes if nlri in self._held or nlri in self._adopted]
+        for nlri in dropped:
+            self._held.pop(nlri, None)
+            self._adopted.pop(nlri, None)
+            self._dirty[nlri] = None
+        return len(dropped)
+
     def resynced(self, entries: Mapping[Prefix, FibEntry]) -> None:
         """Take a full dump of our entries as the truth."""
         desired = self.desired

@@ -5,10 +5,14 @@ our own prefixes or anything inside them, never a martian, never a path that loo
 9.1.2, RFC 4456 section 8).  A refusal is a verdict like any other: the path stays in Adj-RIB-In as
 received, with its rule, so that a person can ask why.
 
+What the fixed rules accept is then held against the nodes of the cluster, where they are known
+(`node_prefixes.py`), and goes through the peer's own policies (`route_policy.py`), which narrow and modify.
+
 `ImportPolicy.judge` is the definition.  The hot path asks the same in two halves, what `compile_attributes`
 gives once for each UPDATE's attributes and what `ImportPolicy.admits` gives once for each prefix; a property
-test holds them equal.
-This module must never keep state about paths, and a policy never changes: a new one replaces it.
+test holds them equal.  What depends on both is `ImportPolicy.rest`, which most peers have not.
+This module must never keep state about paths, and a policy never changes: a new one replaces it.  Only the
+nodes that it refers to may change, and whoever changes them has `Rib.rejudge` look again.
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+from routes.node_prefixes import NodePrefixes
+from routes.own_path import OwnPath
 from routes.path import (
     GRACEFUL_SHUTDOWN,
     AsPath,
@@ -28,6 +34,8 @@ from routes.path import (
     Source,
 )
 from routes.prefix import Address, Prefix, format_address, format_router_id
+from routes.route_policy import Outcome, Policies, compile_policies
+from routes.route_policy import judge as judge_policies
 
 DEFAULT_LOCAL_PREF = 100
 """What `local_pref=None` counts as in the decision process and is shown as."""
@@ -57,7 +65,11 @@ class MaxPrefixes:
 
 
 class Rule(StrEnum):
-    """Names of import rules.  A plain acceptance is named after its entry: `allow 10.244.0.0/16`."""
+    """Names of import rules.
+
+    A plain acceptance is named after its entry, `allow 10.244.0.0/16`, and what a policy decided after it
+    and its rule: `policy NAME rule NAME`.
+    """
 
     ORIGINATED = "originated"
     TRUSTED = "own-as"
@@ -72,6 +84,7 @@ class Rule(StrEnum):
     CLUSTER_LOOP = "cluster-loop"
     OWN_NEXT_HOP = "own-next-hop"
     MARTIAN_NEXT_HOP = "martian-next-hop"
+    NODE_MISMATCH = "node-mismatch"
     MAX_PREFIXES = "max-prefixes"
 
 
@@ -106,6 +119,8 @@ class PeerImport:
     """Entries in place of the policy's own."""
     trusted: bool = False
     """Needs no entry: a reflector takes from its own AS whatever is no martian and no loop."""
+    policies: Policies = ()
+    """Asked about what all other rules accept, in order."""
 
 
 DEFAULT_PEER_IMPORT = PeerImport()
@@ -215,15 +230,21 @@ def compile_prefixes(
     return admits
 
 
+Rest = Callable[[Prefix, PathAttributes], PathAttributes | None]
+"""The attributes after import of what both halves of the rules accept, from those that were received."""
+
+
 class ImportPolicy:
-    """The rules for every peer.  Immutable; `with_own_prefixes` makes the next one."""
+    """The rules for every peer.  Immutable; `with_own_paths` makes the next one."""
 
     __slots__ = (
         "_compiled",
         "allow",
         "asn",
         "cluster_id",
+        "nodes",
         "own_addresses",
+        "own_paths",
         "own_prefixes",
         "peers",
         "router_id",
@@ -235,19 +256,24 @@ class ImportPolicy:
         asn: int,
         router_id: int,
         allow: Iterable[AllowEntry] = (),
-        own_prefixes: Iterable[Prefix] = (),
+        own_paths: Iterable[OwnPath] = (),
         own_addresses: Iterable[Address] = (),
         cluster_id: int | None = None,
         peers: Mapping[PeerName, PeerImport] | None = None,
+        nodes: NodePrefixes | None = None,
     ) -> None:
         self.asn = asn
         self.router_id = router_id
         self.allow = tuple(allow)
-        self.own_prefixes = tuple(own_prefixes)
+        self.own_paths = tuple(own_paths)
+        self.own_prefixes = tuple(each.nlri for each in self.own_paths if each.unreachable)
+        """Those that are ours alone, so that nobody else's paths inside them are accepted."""
         self.own_addresses = frozenset(own_addresses)
         self.cluster_id = cluster_id
         self.peers: Mapping[PeerName, PeerImport] = {} if peers is None else peers
         """May gain peers while the policy is in use; what is there must not change."""
+        self.nodes = nodes
+        """Who may announce which pod prefix over iBGP; None: that is not known here."""
         self._compiled: dict[tuple[AllowEntry, ...] | None, dict[int, Callable[[Prefix], bool]]] = {}
 
     def admits(self, peer: PeerName) -> dict[int, Callable[[Prefix], bool]]:
@@ -267,17 +293,21 @@ class ImportPolicy:
             return options.allow
         return None if options.trusted else self.allow
 
-    def with_own_prefixes(self, own_prefixes: Iterable[Prefix]) -> ImportPolicy:
-        """The same rules for a speaker that originates `own_prefixes`."""
-        return ImportPolicy(
+    def with_own_paths(self, own_paths: Iterable[OwnPath]) -> ImportPolicy:
+        """The same rules for a speaker that originates `own_paths`."""
+        made = ImportPolicy(
             asn=self.asn,
             router_id=self.router_id,
             allow=self.allow,
-            own_prefixes=own_prefixes,
+            own_paths=own_paths,
             own_addresses=self.own_addresses,
             cluster_id=self.cluster_id,
             peers=self.peers,
+            nodes=self.nodes,
         )
+        if made.own_prefixes == self.own_prefixes:
+            made._compiled = self._compiled
+        return made
 
     def options(self, peer: PeerName) -> PeerImport:
         """The peer's import options."""
@@ -291,14 +321,20 @@ class ImportPolicy:
         entry = None if entries is None else _allowing(entries, nlri)
         refusal = self._refused_prefix(nlri, needs_entry=entries is not None and entry is None)
         refusal = refusal or self._refused_attributes(source, attributes)
+        refusal = refusal or self._refused_by_nodes(source, attributes, nlri)
         if refusal is not None:
             return Verdict(False, attributes, refusal.rule, refusal.text)
         rule = Rule.TRUSTED if entry is None else f"allow {entry.prefix}"
         text = "of our own AS" if entry is None else f"admitted by the import entry {entry.prefix}"
-        imported = _imported(source, attributes)
-        if GRACEFUL_SHUTDOWN in attributes.communities:
+        told = judge_policies(self.options(source.peer).policies, nlri, _without_foreign(source, attributes))
+        if not told.accepted:
+            return Verdict(False, attributes, told.rule, told.text)
+        if told.rule:
+            rule, text = told.rule, f"{text}; {told.text}"
+        imported = _with_graceful_shutdown(told.attributes)
+        if GRACEFUL_SHUTDOWN in imported.communities:
             text += "; local preference 0, because the peer is shutting down gracefully (RFC 8326)"
-            return Verdict(True, imported, Rule.GRACEFUL_SHUTDOWN, text)
+            return Verdict(True, imported, told.rule or Rule.GRACEFUL_SHUTDOWN, text)
         return Verdict(True, imported, rule, text)
 
     def _refused_prefix(self, nlri: Prefix, *, needs_entry: bool) -> Refusal | None:
@@ -336,6 +372,32 @@ class ImportPolicy:
             return Refusal(Rule.MARTIAN_NEXT_HOP, f"{format_address(next_hop)} can't be a next hop")
         return None
 
+    def _refused_by_nodes(self, source: Source, attributes: PathAttributes, nlri: Prefix) -> Refusal | None:
+        if self.nodes is None or source.kind is not PeerKind.IBGP:
+            return None
+        text = self.nodes.why_refused(nlri, attributes.next_hop)
+        return Refusal(Rule.NODE_MISMATCH, text) if text else None
+
+    def rest(self, source: Source) -> Rest | None:
+        """What is asked of a path of this session that both halves accept; None when nothing is."""
+        nodes = self.nodes if source.kind is PeerKind.IBGP else None
+        policies = self.options(source.peer).policies
+        if nodes is None and not policies:
+            return None
+        outcome = compile_policies(policies, _after_policies)
+        last: PathAttributes | None = None
+        plain: PathAttributes | None = None
+
+        def rest(nlri: Prefix, attributes: PathAttributes) -> PathAttributes | None:
+            nonlocal last, plain
+            if nodes is not None and nodes.why_refused(nlri, attributes.next_hop):
+                return None
+            if attributes is not last or plain is None:
+                last, plain = attributes, _without_foreign(source, attributes)
+            return outcome(nlri, plain)
+
+        return rest
+
     def refused_as_path(self, source: Source, as_path: AsPath) -> Refusal | None:
         """The rule that the AS_PATH breaks: a loop, or an eBGP peer's that begins with another's AS."""
         options = self.options(source.peer)
@@ -364,19 +426,28 @@ def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
-def _imported(source: Source, attributes: PathAttributes) -> PathAttributes:
-    """The attributes that the decision process sees; the same object when nothing changes.
+def _without_foreign(source: Source, attributes: PathAttributes) -> PathAttributes:
+    """The attributes without what means nothing from another AS; the same object when nothing changes.
 
-    LOCAL_PREF, ORIGINATOR_ID and CLUSTER_LIST mean nothing from another AS (RFC 4271 section 5.1.5,
-    RFC 4456 section 8), and would let it outbid everybody.
+    LOCAL_PREF, ORIGINATOR_ID and CLUSTER_LIST (RFC 4271 section 5.1.5, RFC 4456 section 8) would let it
+    outbid everybody.
     """
     if source.kind is PeerKind.EBGP and (
         attributes.local_pref is not None or attributes.originator_id is not None or attributes.cluster_list
     ):
-        attributes = attributes._replace(local_pref=None, originator_id=None, cluster_list=())
-    if GRACEFUL_SHUTDOWN in attributes.communities and attributes.local_pref != 0:
-        attributes = attributes._replace(local_pref=0)
+        return attributes._replace(local_pref=None, originator_id=None, cluster_list=())
     return attributes
+
+
+def _with_graceful_shutdown(attributes: PathAttributes) -> PathAttributes:
+    """The least preference for what goes soon (RFC 8326), whoever set another."""
+    if GRACEFUL_SHUTDOWN in attributes.communities and attributes.local_pref != 0:
+        return attributes._replace(local_pref=0)
+    return attributes
+
+
+def _after_policies(told: Outcome) -> PathAttributes | None:
+    return _with_graceful_shutdown(told.attributes) if told.accepted else None
 
 
 def compile_attributes(
@@ -424,7 +495,7 @@ def compile_attributes(
         else:
             changed = False
         if changed or GRACEFUL_SHUTDOWN in attributes.communities:
-            verdict = _imported(source, attributes)
+            verdict = _with_graceful_shutdown(_without_foreign(source, attributes))
         else:
             verdict = attributes
         return verdict

@@ -19,10 +19,9 @@ from routes.adj_rib_in import AdjRibIn, LimitEvent
 from routes.decision import Cost, Decision
 from routes.duplicates import Duplicates
 from routes.loc_rib import Change, LocRib
+from routes.own_path import OwnPath
 from routes.path import (
-    EMPTY_AS_PATH,
     LOCAL_PEER,
-    Origin,
     Path,
     PathAttributes,
     PeerKind,
@@ -32,13 +31,13 @@ from routes.path import (
 from routes.peer import FamilyCounts
 from routes.policy import ImportPolicy, Verdict, compile_attributes
 from routes.prefix import Address, Family, Prefix
+from routes.stored import stored_inside
 
 _new = tuple.__new__  # a NamedTuple's own constructor takes twice as long, and this runs for each prefix
 
 MAX_REFUSED_SHOWN = 50
 """How many refusals are kept between two calls of `take_refusals`; the rest are only counted."""
 
-_UNSPECIFIED = {Family.IPV4: Address(bytes(4)), Family.IPV6: Address(bytes(16))}
 _SIZE = {Family.IPV4: 4, Family.IPV6: 16}
 
 
@@ -66,7 +65,7 @@ class Refusals(NamedTuple):
 class _PeerIn:
     """One peer: its session, if it is up, and its tables by address size."""
 
-    __slots__ = ("admit", "admits", "end_of_rib", "source", "tables", "up")
+    __slots__ = ("admit", "admits", "end_of_rib", "rest", "source", "tables", "up")
 
     def __init__(self, policy: ImportPolicy, source: Source) -> None:
         self.judge_by(policy, source)
@@ -75,8 +74,9 @@ class _PeerIn:
         self.end_of_rib: set[Family] = set()
 
     def judge_by(self, policy: ImportPolicy, source: Source) -> None:
-        """Take the rules for this session: their halves for attributes and for prefixes."""
+        """Take the rules for this session: their halves for attributes and for prefixes, and the rest."""
         self.source = source
+        self.rest = policy.rest(source)
         self.admit = compile_attributes(policy, source)
         self.admits = policy.admits(source.peer)
 
@@ -98,42 +98,57 @@ class Rib:
         self._refused_total = 0
         self._refused_first: list[tuple[Path, Verdict]] = []
         self._local = {_SIZE[family]: AdjRibIn(LOCAL_PEER, family) for family in Family}
-        self._originated: dict[Prefix, None] = {}
-        self.originate(policy.own_prefixes)
+        self._originated: dict[Prefix, OwnPath] = {}
+        self.originate(policy.own_paths)
 
     # --- what this speaker itself has ---
 
     @property
-    def originated(self) -> tuple[Prefix, ...]:
-        """Our own prefixes."""
-        return tuple(self._originated)
+    def originated(self) -> tuple[OwnPath, ...]:
+        """Our own paths."""
+        return tuple(self._originated.values())
 
-    def originate(self, prefixes: Iterable[Prefix]) -> None:
-        """Set our own prefixes: they win over all paths, and nobody else's inside them is accepted."""
-        wanted = dict.fromkeys(prefixes)
-        gone = [nlri for nlri in self._originated if nlri not in wanted]
-        come = [nlri for nlri in wanted if nlri not in self._originated]
+    def originate(self, paths: Iterable[OwnPath]) -> None:
+        """Set our own paths: they win over all others, and nobody else's inside a prefix that is ours alone
+        is accepted."""
+        before, wanted = self._originated, {path.nlri: path for path in paths}
         source = Source(LOCAL_PEER, PeerKind.LOCAL, self.policy.asn, self.policy.router_id, Address(bytes(4)))
-        for nlri in gone:
+        for nlri in [nlri for nlri in before if nlri not in wanted]:
             self._remove(self._local[len(nlri.address)], nlri, 0)
-        for nlri in come:
-            path = Path(nlri, PathAttributes(Origin.IGP, EMPTY_AS_PATH, _UNSPECIFIED[nlri.family]), source)
-            self._put(self._local[len(nlri.address)], path, path)
+        for nlri, own in wanted.items():
+            if before.get(nlri) != own:
+                path = Path(nlri, own.attributes, source)
+                self._put(self._local[len(nlri.address)], path, path)
         self._originated = wanted
-        if tuple(wanted) != self.policy.own_prefixes:
-            self.policy = self.policy.with_own_prefixes(wanted)
+        alone = self.policy.own_prefixes
+        self.policy = self.policy.with_own_paths(wanted.values())
+        if self.policy.own_prefixes != alone:
             self._judge_again(prefix_half_only=True)
 
     def set_policy(self, policy: ImportPolicy) -> None:
         """Replace the rules and judge everything again, from the paths as they were received.
 
-        Own prefixes stay those of `originate`, whatever the policy says.
+        Own paths stay those of `originate`, whatever the policy says.
         """
-        self.policy = policy.with_own_prefixes(self._originated)
+        self.policy = policy.with_own_paths(self._originated.values())
         for peer in self._peers.values():
             for table in peer.tables.values():
                 self._note_limit(table.set_limits(policy.options(table.peer).max_prefixes))
         self._judge_again()
+
+    def rejudge(self, prefixes: Iterable[Prefix]) -> None:
+        """Facts changed that verdicts on these prefixes depend on, and on what lies inside them: judge the
+        stored paths of those again, and no others."""
+        wanted = frozenset(prefixes)
+        for size, loc_rib in self._loc.items():
+            around = {nlri for nlri in wanted if len(nlri.address) == size}
+            if not around:
+                continue
+            for nlri, tables in stored_inside(around, loc_rib.holders, self.refusing(loc_rib.family)).items():
+                for name, table in tables.items():
+                    peer = self._peers.get(name)
+                    if peer is not None:
+                        self._judge_prefix_again(peer, table, nlri)
 
     def set_resolver(self, cost: Cost, why: Callable[[Path], str] | None = None) -> None:
         """Set the interior cost of next hops, and what says in a sentence why one can't be resolved."""
@@ -282,7 +297,7 @@ class Rib:
         admitted = peer.admit(attributes)
         plain, limits = table.plain, table.limits
         near = limits and (table.dropped or len(table) + len(announced) > limits.limit)
-        if path_id or admitted is not attributes or near:
+        if path_id or admitted is not attributes or near or peer.rest:
             self._store(peer, table, path_id, attributes, admitted, announced)
             return
         admits, source = peer.admits[size], peer.source
@@ -317,7 +332,7 @@ class Rib:
         announced: Sequence[Prefix],
     ) -> None:
         """Store paths one by one, whatever policy and limit make of them."""
-        admits, source = peer.admits[len(announced[0].address)], peer.source
+        admits, rest, source = peer.admits[len(announced[0].address)], peer.rest, peer.source
         drops = table.limits is not None and table.limits.action == "drop"
         for nlri in announced:
             received = Path(nlri, attributes, source, path_id)
@@ -325,8 +340,11 @@ class Rib:
             if drops and not table.has_room(nlri, path_id):
                 self._drop(table, received)
                 continue
-            if admitted is not None and admits(nlri):
-                accepted = received if admitted is attributes else Path(nlri, admitted, source, path_id)
+            told = admitted
+            if told is not None:
+                told = (rest(nlri, attributes) if rest else told) if admits(nlri) else None
+            if told is not None:
+                accepted = received if told is attributes else Path(nlri, told, source, path_id)
             else:
                 self._note_refusal(received)
             self._put(table, received, accepted)
@@ -391,9 +409,11 @@ class Rib:
                         self._judge_prefix_again(peer, table, nlri)
 
     def _judge_prefix_again(self, peer: _PeerIn, table: AdjRibIn, nlri: Prefix) -> None:
-        admitted = peer.admits[len(nlri.address)](nlri)
+        admitted, rest = peer.admits[len(nlri.address)](nlri), peer.rest
         for path, before, _ in table.received(nlri):
             attributes = peer.admit(path.attributes) if admitted else None
+            if rest and attributes is not None:
+                attributes = rest(nlri, path.attributes)
             accepted = None if attributes is None else self._with(path, attributes)
             if accepted != before:
                 table.place(path, accepted)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from routes.decision import decide
 from routes.loc_rib import Change
+from routes.own_path import OwnPath
 from routes.path import (
     EMPTY_AS_PATH,
     GRACEFUL_SHUTDOWN,
@@ -182,7 +183,7 @@ class Model:
         return None if path.attributes.next_hop in self.unresolved else 0
 
     def candidates(self, nlri: Prefix) -> list[Path]:
-        policy = self.policy.with_own_prefixes(self.own)
+        policy = self.policy.with_own_paths(map(OwnPath, self.own))
         found = []
         for (_, prefix, _), path in self.received.items():
             verdict = policy.judge(path.source, path.attributes, prefix)
@@ -269,7 +270,7 @@ class Life:
         self.model.policy = policy
 
     def originate(self, own: tuple[Prefix, ...]) -> None:
-        self.rib.originate(own)
+        self.rib.originate(map(OwnPath, own))
         self.model.own = own
 
     def unresolved(self, next_hops: frozenset[Address]) -> None:
@@ -300,7 +301,7 @@ class Life:
 
     def check_peer(self, source: Source, family: Family) -> None:
         model, table = self.model, self.rib.table(source.peer, family)
-        policy = model.policy.with_own_prefixes(model.own)
+        policy = model.policy.with_own_paths(map(OwnPath, model.own))
         keys = model.of_peer(source.peer, family)
         accepted = sum(policy.judge(source, model.received[key].attributes, key[1]).accepted for key in keys)
         counts = self.rib.counts(source.peer, family)
@@ -364,7 +365,7 @@ def test_compiled_prefix_rules_equal_the_plain_ones(data: st.DataObject, size: i
         asn=OWN_ASN,
         router_id=ROUTER_ID,
         allow=data.draw(st.lists(entries, max_size=4)),
-        own_prefixes=data.draw(st.lists(prefixes, max_size=4)),
+        own_paths=map(OwnPath, data.draw(st.lists(prefixes, max_size=4))),
     )
     near = [each for entry in policy.allow for each in entry.prefix.covering()] + list(policy.own_prefixes)
     nlri = data.draw(st.one_of(prefixes, st.sampled_from(near)) if near else prefixes)

@@ -24,6 +24,7 @@ from bgpd.view import Facts
 from routes.convergence import InitialConvergence
 from routes.fib import Failure
 from routes.own_next_hop import ConfiguredNextHops
+from routes.own_path import OwnPath
 from routes.path import EMPTY_AS_PATH, Origin, PathAttributes, PeerKind, PeerName, Source
 from routes.peer import Negotiated
 from routes.policy import AllowEntry, ImportPolicy
@@ -96,7 +97,7 @@ async def agent(port: FakePort | None = None) -> AsyncIterator[Agent]:
         loop = asyncio.get_running_loop()
         fib = FibSync(port, CONFIG.fib, Meters())
         out = OwnPrefixes(fib, ConfiguredNextHops())
-        rib = Rib(ImportPolicy(asn=65000, router_id=1, allow=ALLOW, own_prefixes=[OWN]))
+        rib = Rib(ImportPolicy(asn=65000, router_id=1, allow=ALLOW, own_paths=[OwnPath(OWN)]))
         convergence = InitialConvergence([TOR], loop.time(), 60.0, 180.0)
         daemon = Daemon(CONFIG, rib, fib, out, fib.interface_of, convergence, tasks)
         facts = Facts(started=1_700_000_000.0)
@@ -109,8 +110,8 @@ async def agent(port: FakePort | None = None) -> AsyncIterator[Agent]:
         daemon.watchers, out.on_advertised = view, view.advertised
         fib.start(loop.time() + 60)
         rib.set_resolver(fib.cost, fib.why_unresolved)
-        fib.originate([OWN])
-        out.originate([OWN])
+        fib.originate([OwnPath(OWN)])
+        out.originate([OwnPath(OWN)])
         rib.session_up(SOURCE, frozenset(Family), frozenset())
         yield Agent(view, daemon, fib, port, out, facts)
         await fib.stop(flush=False)

@@ -12,6 +12,7 @@ from bgpd.announce import OwnPrefixes
 from bgpd.bgp.codec import Decoder
 from bgpd.bgp.message import EndOfRib, Malformed, RefreshKind, RouteRefresh, Update
 from routes.own_next_hop import ConfiguredNextHops
+from routes.own_path import OwnPath
 from routes.path import PeerKind, PeerName
 from routes.peer import Negotiated
 from routes.prefix import Address, Family, Prefix, format_address, parse_address
@@ -86,6 +87,10 @@ def _words(message: object) -> list[object]:
     return [message]
 
 
+def own(*prefixes: Prefix) -> list[OwnPath]:
+    return [OwnPath(nlri) for nlri in prefixes]
+
+
 END4, END6 = EndOfRib(Family.IPV4), EndOfRib(Family.IPV6)
 OURS = [Announce(str(POD), "192.0.2.1"), Announce(str(POD6), "2001:db8::1")]
 
@@ -93,7 +98,7 @@ OURS = [Announce(str(POD), "192.0.2.1"), Announce(str(POD6), "2001:db8::1")]
 def agent(*addresses: str, configured: ConfiguredNextHops | None = None) -> tuple[OwnPrefixes, Node]:
     node = Node(*(addresses or ("192.0.2.1", "2001:db8::1")))
     out = OwnPrefixes(node, configured or ConfiguredNextHops())
-    out.originate([POD, POD6])
+    out.originate(own(POD, POD6))
     return out, node
 
 
@@ -145,11 +150,11 @@ def test_a_prefix_more_and_a_prefix_less() -> None:
     for peer in peers:
         peer.told()
     advertised.clear()
-    out.originate([MORE, POD6])
+    out.originate(own(MORE, POD6))
     for peer in peers:
         assert peer.told() == [Withdraw(str(POD)), Announce(str(MORE), "192.0.2.1")]
     assert set(advertised) == {POD, MORE}
-    out.originate([MORE, POD6])
+    out.originate(own(MORE, POD6))
     assert [peer.told() for peer in peers] == [[], []]
 
 
@@ -158,7 +163,7 @@ def test_a_peer_that_is_gone_is_told_nothing() -> None:
     peer = up(out)
     out.session_down(TOR)
     peer.sent.clear()
-    out.originate([MORE])
+    out.originate(own(MORE))
     out.addresses_changed()
     out.refresh(TOR, Family.IPV4)
     assert peer.sent == b""
@@ -171,7 +176,7 @@ def test_a_session_that_is_closing_is_told_nothing() -> None:
     peer = up(out)
     peer.told()
     peer.negotiated = None
-    out.originate([MORE])
+    out.originate(own(MORE))
     assert peer.sent == b""
 
 
@@ -240,7 +245,7 @@ def test_a_configured_next_hop_wins_and_changes_at_a_reload() -> None:
     peer = up(out)
     assert Announce(str(POD), "198.51.100.1") in peer.told()
     out.configured = ConfiguredNextHops(ipv4=parse_address("198.51.100.2"))
-    out.originate([POD, POD6, MORE])
+    out.originate(own(POD, POD6, MORE))
     assert peer.told() == [Announce(str(POD), "198.51.100.2"), Announce(str(MORE), "198.51.100.2")]
 
 

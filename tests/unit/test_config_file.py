@@ -14,6 +14,7 @@ from bgpd.config import AllowEntry, Config, Endpoint, MaxPrefixes
 from bgpd.config_file import MAX_BYTES, load, parse
 from bgpd.config_table import InvalidConfigError
 from bgpd.errors import ConfigError
+from routes.own_path import OwnPath
 from routes.path import PeerKind
 from routes.prefix import Family, Prefix, parse_address, parse_router_id
 
@@ -50,7 +51,10 @@ def test_the_documented_names_are_understood() -> None:
     )
     assert (config.speaker.asn, config.speaker.router_id) == (65000, parse_router_id("192.0.2.11"))
     assert config.speaker.listen[1] == Endpoint(parse_address("2001:db8::11"), 1179)
-    assert config.agent.advertise == (Prefix.parse("10.244.1.0/24"), Prefix.parse("fd00:10:244:1::/64"))
+    assert config.agent.advertise == (
+        OwnPath(Prefix.parse("10.244.1.0/24")),
+        OwnPath(Prefix.parse("fd00:10:244:1::/64")),
+    )
     assert [(peer.name, peer.kind, peer.interface) for peer in config.peers] == [
         ("192.0.2.1", PeerKind.IBGP, ""),
         ("fe80::1%eth0", PeerKind.EBGP, "eth0"),

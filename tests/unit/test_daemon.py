@@ -25,6 +25,7 @@ from bgpd.throttle import Throttle
 from routes.convergence import InitialConvergence
 from routes.loc_rib import Change
 from routes.own_next_hop import ConfiguredNextHops
+from routes.own_path import OwnPath
 from routes.path import EMPTY_AS_PATH, Origin, PathAttributes, PeerKind, PeerName
 from routes.peer import FamilyCounts, SessionState
 from routes.policy import AllowEntry, ImportPolicy, PeerImport
@@ -144,7 +145,7 @@ async def network(
             asn=ASN,
             router_id=1,
             allow=[ALLOW],
-            own_prefixes=[OWN],
+            own_paths=[OwnPath(OWN)],
             peers=dict.fromkeys(speakers, peer_import),
         )
         loop, fib = asyncio.get_running_loop(), RecordedFib()
@@ -152,7 +153,7 @@ async def network(
         out = OwnPrefixes(
             Nowhere(), ConfiguredNextHops(parse_address("192.0.2.1"), parse_address("2001:db8::1"))
         )
-        out.originate([OWN])
+        out.originate([OwnPath(OWN)])
         rib = Rib(policy)
         daemon = Daemon(config, rib, fib, out, lambda _: 0, convergence, tasks)
         daemon.found = found

@@ -7,6 +7,7 @@ import pytest
 from routes.adj_rib_out import Target
 from routes.explain import explain, known_prefixes, paths_of
 from routes.own_next_hop import OwnNextHop
+from routes.own_path import OwnPath
 from routes.path import (
     EMPTY_AS_PATH,
     LOCAL_PEER,
@@ -45,7 +46,7 @@ def rib(multipath: int = 1) -> Rib:
         asn=65000,
         router_id=99,
         allow=[AllowEntry(Prefix.parse("10.244.0.0/16"), 16, 32)],
-        own_prefixes=[OWN],
+        own_paths=[OwnPath(OWN)],
         peers={B.peer: PeerImport(max_prefixes=MaxPrefixes(1, action="drop"))},
     )
     made = Rib(policy, multipath)

@@ -20,6 +20,7 @@ from bgpd.meters import Meters
 from routes import fib as fib_module
 from routes.fib import UNREACHABLE, Failure, Hop
 from routes.loc_rib import Change
+from routes.own_path import OwnPath
 from routes.path import EMPTY_AS_PATH, LOCAL_PEER, Origin, Path, PathAttributes, PeerKind, PeerName, Source
 from routes.prefix import Address, Family, Prefix, parse_address
 from tests.fakes.fake_kernel_port import ETH0, OURS, FakePort, connected, via
@@ -154,12 +155,12 @@ def test_why_a_next_hop_can_not_be_used() -> None:
 def test_own_prefixes_are_unreachable_and_never_learned() -> None:
     async def story() -> None:
         async with node() as (port, sync):
-            sync.originate([POD, POD6])
+            sync.originate(map(OwnPath, [POD, POD6]))
             sync.changed([Change(POD, (), (path(POD, "0.0.0.0", SELF),))], hold=False)
             await settled(sync)
             assert port.own.entries() == {POD: UNREACHABLE, POD6: UNREACHABLE}
             assert port.learned.entries() == {}
-            sync.originate([POD6])
+            sync.originate(map(OwnPath, [POD6]))
             await settled(sync)
             assert port.own.entries() == {POD6: UNREACHABLE}
 
@@ -438,7 +439,7 @@ def test_a_changed_option_resolves_again() -> None:
 def test_what_the_entries_use_of_the_host_is_known_to_its_checks() -> None:
     async def story() -> None:
         async with node() as (_, sync):
-            sync.originate([OTHER])
+            sync.originate(map(OwnPath, [OTHER]))
             sync.changed([selected(POD, "192.0.2.2", "192.0.2.3"), selected(POD6, "fd00::2")], hold=False)
             await settled(sync)
             usage = sync.usage()

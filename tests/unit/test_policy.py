@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from routes.own_path import OwnPath
 from routes.path import (
     EMPTY_AS_PATH,
     GRACEFUL_SHUTDOWN,
@@ -43,7 +44,7 @@ def policy(*allow: AllowEntry, **peers: PeerImport) -> ImportPolicy:
         asn=65000,
         router_id=OWN_ID,
         allow=allow or [entry("10.244.0.0/16"), entry("fd00:10:244::/48")],
-        own_prefixes=[Prefix.parse("10.244.1.0/24"), Prefix.parse("fd00:10:244:1::/64")],
+        own_paths=[OwnPath(Prefix.parse("10.244.1.0/24")), OwnPath(Prefix.parse("fd00:10:244:1::/64"))],
         own_addresses=[parse_address("192.0.2.11")],
         cluster_id=CLUSTER,
         peers={EBGP.peer: peers["ebgp"]} if peers else None,

@@ -26,7 +26,7 @@ def test_the_two_nodes_of_the_quick_start_are_each_other_s_peers() -> None:
     assert one.warnings == two.warnings == ()
     for here, there in ((one, two), (two, one)):
         assert [peer.address for peer in here.peers] == [there.speaker.listen[0].address]
-        assert here.imports.allow[0].prefix.contains(there.agent.advertise[0])
+        assert here.imports.allow[0].prefix.contains(there.agent.advertise[0].nlri)
 
 
 def anchors(page: Path) -> set[str]:

@@ -6,6 +6,7 @@ import pytest
 
 from routes.adj_rib_in import MAX_DROPPED_SHOWN, LimitKind
 from routes.loc_rib import Change
+from routes.own_path import OwnPath
 from routes.path import (
     AsPath,
     AsSegment,
@@ -136,7 +137,7 @@ def test_our_own_prefix_wins_and_what_lies_inside_is_refused() -> None:
     inside = Prefix.parse("10.244.1.7/32")
     announce(made, A, VIA_A, OWN, inside)
     made.take_changes()
-    made.originate([OWN])
+    made.originate([OwnPath(OWN)])
     changes = {change.nlri: change.after for change in made.take_changes()}
     assert changes[OWN][0].source.kind is PeerKind.LOCAL
     assert changes[inside] == ()
@@ -154,9 +155,9 @@ def test_a_new_policy_judges_what_was_received() -> None:
 
 def test_own_prefixes_outlive_a_new_policy() -> None:
     made = rib()
-    made.originate([OWN])
+    made.originate([OwnPath(OWN)])
     made.set_policy(policy())
-    assert made.originated == made.policy.own_prefixes == (OWN,)
+    assert made.originated == made.policy.own_paths == (OwnPath(OWN),)
 
 
 def test_next_hops_that_resolve_differently() -> None:

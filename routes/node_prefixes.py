@@ -1,0 +1,162 @@
+"""Who may announce which pod prefix: the nodes of a cluster, with their prefixes and addresses.
+
+A path inside the pod ranges is sound when its prefix is a node's, or lies inside it, and its next hop is one
+of that node's addresses.  Anything else is a hijack, a mistake or a node that is gone.  What lies outside the
+pod ranges is not judged here.  A prefix that several nodes have is nobody's: a packet can't go to both, and
+which of them is right can't be known from here, so it is refused for all and told.
+
+One node changes for a few dictionary operations, among 5,000 as among five.  This module keeps no paths:
+whoever changes a node has `Rib.rejudge` look again at the prefixes that `set` and `remove` return.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from typing import NamedTuple
+
+from routes.prefix import Address, Prefix, format_address
+
+
+class NodeFacts(NamedTuple):
+    """One node: what it may announce, and from where."""
+
+    name: str
+    prefixes: tuple[Prefix, ...]
+    addresses: frozenset[Address]
+
+
+class Conflict(NamedTuple):
+    """A prefix that more than one node has, or has inside another's."""
+
+    prefix: Prefix
+    nodes: tuple[str, ...]
+
+
+class NodePrefixes:
+    """The nodes, by what they may announce."""
+
+    def __init__(self, pod_ranges: Iterable[Prefix], nodes: Iterable[NodeFacts] = ()) -> None:
+        self._ranges = _Nest()
+        for pod_range in pod_ranges:
+            self._ranges.add(pod_range, "")
+        self._nodes: dict[str, NodeFacts] = {}
+        self._owners = _Nest()
+        for node in nodes:
+            self.set(node)
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def set(self, node: NodeFacts) -> frozenset[Prefix]:
+        """Know a node, or know it better; the prefixes inside which verdicts may be others now."""
+        before = self._nodes.get(node.name)
+        if before == node:
+            return frozenset()
+        old = frozenset() if before is None else frozenset(before.prefixes)
+        new = frozenset(node.prefixes)
+        for prefix in old - new:
+            self._owners.discard(prefix, node.name)
+        for prefix in new - old:
+            self._owners.add(prefix, node.name)
+        self._nodes[node.name] = node
+        moved = before is None or before.addresses != node.addresses
+        return old | new if moved else old ^ new
+
+    def remove(self, name: str) -> frozenset[Prefix]:
+        """Forget a node; the prefixes inside which verdicts may be others now."""
+        node = self._nodes.pop(name, None)
+        if node is None:
+            return frozenset()
+        for prefix in node.prefixes:
+            self._owners.discard(prefix, name)
+        return frozenset(node.prefixes)
+
+    def why_refused(self, nlri: Prefix, next_hop: Address) -> str:
+        """Why a path is not sound, in a sentence; empty when it is, or is not judged."""
+        if not self._ranges.any_around(nlri):
+            return ""
+        owners = self._owners.names_around(nlri)
+        if len(owners) == 1 and next_hop in self._nodes[owners[0]].addresses:
+            return ""
+        if not owners:
+            return f"{nlri} lies in the pod ranges and belongs to no node"
+        if len(owners) > 1:
+            return f"{nlri} belongs to more than one node: {', '.join(owners)}"
+        return (
+            f"{nlri} belongs to node {owners[0]}, which does not have the next hop {format_address(next_hop)}"
+        )
+
+    def conflicts(self) -> Iterator[Conflict]:
+        """Prefixes that more than one node has, or that lie inside another node's."""
+        for prefix in self._owners:
+            names = self._owners.names_around(prefix)
+            if len(names) > 1:
+                yield Conflict(prefix, names)
+
+    def orphans(self, prefixes: Collection[Prefix]) -> list[Prefix]:
+        """Those that lie in the pod ranges and in no node's prefix."""
+        return [
+            nlri for nlri in prefixes if self._ranges.any_around(nlri) and not self._owners.any_around(nlri)
+        ]
+
+
+class _Nest:
+    """Names by prefix, found by what lies inside.  It costs as many lookups as there are lengths."""
+
+    def __init__(self) -> None:
+        self._names: dict[Prefix, tuple[str, ...]] = {}
+        self._lengths: dict[tuple[int, int], int] = {}
+        """How many prefixes there are of each address size and length."""
+
+    def __iter__(self) -> Iterator[Prefix]:
+        return iter(self._names)
+
+    def add(self, prefix: Prefix, name: str) -> None:
+        names = self._names.get(prefix, ())
+        if not names:
+            kind = (len(prefix.address), prefix.length)
+            self._lengths[kind] = self._lengths.get(kind, 0) + 1
+        if name not in names:
+            self._names[prefix] = tuple(sorted((*names, name)))
+
+    def discard(self, prefix: Prefix, name: str) -> None:
+        left = tuple(each for each in self._names.get(prefix, ()) if each != name)
+        if left:
+            self._names[prefix] = left
+        elif self._names.pop(prefix, None) is not None:
+            kind = (len(prefix.address), prefix.length)
+            self._lengths[kind] -= 1
+            if not self._lengths[kind]:
+                del self._lengths[kind]
+
+    def any_around(self, nlri: Prefix) -> bool:
+        """Whether any of the prefixes contains `nlri`."""
+        return next(self._around(nlri), None) is not None
+
+    def names_around(self, nlri: Prefix) -> tuple[str, ...]:
+        """All names of prefixes that contain `nlri`, each once."""
+        found = self._around(nlri)
+        first = next(found, ())
+        for more in found:
+            if more != first:
+                first = tuple(sorted({*first, *more}))
+        return first
+
+    def _around(self, nlri: Prefix) -> Iterator[tuple[str, ...]]:
+        address, length = nlri
+        size = len(address)
+        for its_size, its_length in self._lengths:
+            if its_size == size and its_length <= length:
+                names = self._names.get(cut(nlri, its_length))
+                if names:
+                    yield names
+
+
+def cut(nlri: Prefix, length: int) -> Prefix:
+    """The prefix of this length that contains `nlri`; `length` is at most its own."""
+    if length == nlri.length:
+        return nlri
+    size = len(nlri.address)
+    host = size * 8 - length
+    value = int.from_bytes(nlri.address, "big") >> host << host
+    return Prefix(Address(value.to_bytes(size, "big")), length)
