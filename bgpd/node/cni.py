@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from bgpd.atomic_file import replace_file
 from bgpd.node.errors import HostError
 from routes.prefix import Family, Prefix
 from routes.view import HostWarning
@@ -99,6 +100,7 @@ def _wiring(settings: PodNetwork) -> dict[str, object]:
     common: dict[str, object] = {"mtu": settings.mtu, "ipMasq": False, "ipam": _addresses(settings)}
     if settings.interface is PodInterface.PTP:
         return {"type": "ptp", **common}
+    # isDefaultGateway makes the default routes; beside host-local's own the plugin ends with "file exists".
     return {
         "type": "bridge",
         "bridge": BRIDGE,
@@ -113,8 +115,9 @@ def _addresses(settings: PodNetwork) -> dict[str, object]:
     ipam: dict[str, object] = {
         "type": "host-local",
         "ranges": [[{"subnet": str(prefix)}] for prefix in settings.prefixes],
-        "routes": [{"dst": DEFAULT_ROUTE[prefix.family]} for prefix in settings.prefixes],
     }
+    if settings.interface is PodInterface.PTP:
+        ipam["routes"] = [{"dst": DEFAULT_ROUTE[prefix.family]} for prefix in settings.prefixes]
     if settings.data_folder:
         ipam["dataDir"] = settings.data_folder
     return ipam
@@ -137,16 +140,8 @@ class CniFile:
         text = conflist_text(settings)
         if self._text() == text:
             return False
-        # Runtimes read neither hidden files nor this suffix, and the next attempt takes the same name.
-        fresh = self.folder / f".{FILE_NAME}.new"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with fresh.open("w", encoding="utf-8") as handle:
-                handle.write(text)
-                handle.flush()
-                os.fsync(handle.fileno())
-            fresh.rename(self.path)
-            _sync_folder(self.folder)
+            replace_file(self.path, text.encode())
         except OSError as error:
             raise HostError(f"CNI configuration {self.path} can't be written: {error.strerror}") from error
         return True
@@ -193,12 +188,3 @@ class CniFile:
                 return handle.read(MOST_BYTES).decode("utf-8", "replace")
         except OSError:
             return ""
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name outlive a power failure."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
