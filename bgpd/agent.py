@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable
 
 import structlog
 
@@ -23,10 +24,14 @@ from bgpd.kernel.netlink import Kernel
 from bgpd.reload import Reload
 from bgpd.view import Facts
 from routes.convergence import InitialConvergence
+from routes.node_prefixes import NodePrefixes
 from routes.own_next_hop import ConfiguredNextHops
+from routes.own_path import OwnPath
+from routes.path import PeerName
 from routes.policy import ImportPolicy, PeerImport
-from routes.prefix import Address, format_router_id
+from routes.prefix import Address, Prefix, format_router_id
 from routes.rib import Rib
+from routes.route_policy import Policies
 from routes.view import ShutdownReport
 
 log = structlog.get_logger()
@@ -41,10 +46,17 @@ def run(config: Config) -> int:
     return process.run(config, Agent)
 
 
-def import_policy(config: Config, own_addresses: frozenset[Address]) -> ImportPolicy:
-    """The import rules of a configuration, on a node with these addresses."""
+def import_policy(
+    config: Config, own_addresses: frozenset[Address], nodes: NodePrefixes | None = None
+) -> ImportPolicy:
+    """The import rules of a configuration, on a node with these addresses that may know other nodes."""
     peers = {
-        peer.name: PeerImport(peer.allowas_in, peer.enforce_first_as, peer.max_prefixes)
+        peer.name: PeerImport(
+            peer.allowas_in,
+            peer.enforce_first_as,
+            peer.max_prefixes,
+            policies=config.named_policies(peer.import_policies),
+        )
         for peer in config.peers
     }
     return ImportPolicy(
@@ -54,7 +66,17 @@ def import_policy(config: Config, own_addresses: frozenset[Address]) -> ImportPo
         own_paths=config.agent.advertise,
         own_addresses=own_addresses,
         peers=peers,
+        nodes=nodes,
     )
+
+
+def export_policies(config: Config) -> dict[PeerName, Policies]:
+    """The policies for what each peer is told, of those that have any."""
+    return {
+        peer.name: config.named_policies(peer.export_policies)
+        for peer in config.peers
+        if peer.export_policies
+    }
 
 
 def _own_next_hops(config: Config) -> ConfiguredNextHops:
@@ -78,6 +100,8 @@ class Agent(process.Role):
             config, self._rib, self.fib, self.out, self.fib.interface_of, self._convergence, tasks
         )
         self.view = AgentView(self.daemon, self.fib, self.out, self.facts, self.request_shutdown)
+        self._nodes: NodePrefixes | None = None
+        self._services: tuple[OwnPath, ...] = ()
 
     # -- starting ---------------------------------------------------------------------------------
 
@@ -87,7 +111,7 @@ class Agent(process.Role):
         await self.serve()  # first: where another agent has the socket, the kernel's entries are its own
         found = self.fib.start(self.loop.time() + self.config.fib.deferral_time)
         self.daemon.found = found
-        self._rib.set_policy(import_policy(self.config, self.fib.own_addresses))
+        self._set_policy()
         self._rib.set_resolver(self.fib.cost, self.fib.why_unresolved)
         self._originate()
         self.daemon.listener.start()
@@ -109,9 +133,10 @@ class Agent(process.Role):
 
     def _originate(self) -> None:
         """Have the configured prefixes in the RIB, in the kernel and with the peers."""
-        own = self.config.agent.advertise
+        own = (*self.config.agent.advertise, *self._services)
         self._rib.originate(own)
         self.fib.originate(own)
+        self.out.policies = export_policies(self.config)
         self.out.drain(self.config.agent.drain)
         self.out.originate(own)
         self.daemon.plan_flush()
@@ -120,8 +145,11 @@ class Agent(process.Role):
         self._rib.next_hops_changed(next_hops)
         self.daemon.plan_flush()
 
+    def _set_policy(self) -> None:
+        self._rib.set_policy(import_policy(self.config, self.fib.own_addresses, self._nodes))
+
     def _addresses_changed(self) -> None:
-        self._rib.set_policy(import_policy(self.config, self.fib.own_addresses))
+        self._set_policy()
         self.out.addresses_changed()
         self.daemon.plan_flush()
 
@@ -162,7 +190,8 @@ class Agent(process.Role):
     def take(self, old: Config, plan: Reload) -> None:  # noqa: ARG002  peers are the caller's
         """Take a changed configuration."""
         new = self.config
-        self._rib.set_policy(import_policy(new, self.fib.own_addresses))
+        if (old.imports, old.peers, old.policies) != (new.imports, new.peers, new.policies):
+            self._set_policy()
         self.out.configured = _own_next_hops(new)
         self._originate()
         if new.fib != old.fib:
@@ -170,6 +199,25 @@ class Agent(process.Role):
             self.fib.options_changed(new.fib)
         if new.agent != old.agent:
             self.out.addresses_changed()
+
+    def announce_services(self, paths: Iterable[OwnPath]) -> None:
+        """Announce exactly these beside the configured prefixes."""
+        self._services = tuple(paths)
+        self._originate()
+
+    def verify_against(self, nodes: NodePrefixes | None) -> None:
+        """Hold other nodes' paths against what they may announce; None: that is not known."""
+        if nodes is not self._nodes:
+            self._nodes = nodes
+            self._set_policy()
+            self.daemon.plan_flush()
+
+    def rejudge(self, prefixes: Iterable[Prefix]) -> None:
+        """Nodes changed: judge the paths of these prefixes again, and hold nothing of a node that is gone."""
+        self._rib.rejudge(prefixes)
+        if self._nodes is not None and self.fib.learned.held:
+            self.fib.drop_held(self._nodes.orphans(self.fib.learned.held_prefixes()))
+        self.daemon.plan_flush()
 
     def freeze(self) -> None:
         """What closing sessions withdraw must stay in the kernel."""

@@ -70,6 +70,8 @@ class Role(ABC):
         self._gc = GcPolicy()
         self.on_hangup: Callable[[], object] = self.reload
         """Called at SIGHUP."""
+        self.on_stop: Callable[[], object] = lambda: None
+        """Called when the daemon begins to stop."""
 
     # -- what a role is ---------------------------------------------------------------------------
 
@@ -209,6 +211,7 @@ class Role(ABC):
         """Close the sessions as told, let go of the rest, answer, and stop serving."""
         how = self._leaving
         log.info("daemon stops", flush=how.flush)
+        self.on_stop()
         for task in self._background:
             task.cancel()
         self.freeze()
