@@ -5,9 +5,9 @@ answer or inside the stream), an API server that was restored from an older back
 ours, and a watch from "the future" is silent for ever), an answer that makes no sense.
 
 An API server that is away, slow, or answers nonsense changes nothing: what is known stays, and `status` says
-how old it is and why.  Only a whole list that is a list of this kind, with a version, can delete anything that
-no DELETED event named.  Must never: run on the event loop, wait without a bound, or let a slow listener make
-memory grow (`on_loop` lets the next events wait in the socket).
+how old it is and why.  Only a whole list that is a list of this kind, with a version, can delete anything
+that no DELETED event named.  Must never: run on the event loop, wait without a bound, or let a slow listener
+make memory grow (`on_loop` lets the next events wait in the socket).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Resource(Generic[T]):
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds.  A watch is asked to end after `watch` to twice that, so that not all clients return at once."""
+    """Seconds.  A watch is asked to end after `watch` to twice that: not all clients return at once."""
 
     watch: float = 300.0
     idle: float = 90.0  # bookmarks come every minute
@@ -66,7 +66,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class WatchStatus:
-    """`error` is empty while all is well; else what is known is as old as `last_heard` (monotonic; 0: never)."""
+    """`error` is empty while all is well; else what is known is from `last_heard` (monotonic, or 0)."""
 
     synced: bool
     last_heard: float
@@ -114,8 +114,8 @@ _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 class Watch(Generic[T]):
     """List and watch in a thread of its own.
 
-    `deliver` is called there, one batch at a time.  Where it answers with an event, nothing more is read until
-    that is set (`on_loop` makes such a `deliver` for an event loop).
+    `deliver` is called there, one batch at a time.  Where it answers with an event, nothing more is read
+    until that is set (`on_loop` makes such a `deliver` for an event loop).
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class Watch(Generic[T]):
                 self._note(error="the watch thread ended by an error of podbgp itself; see the log")
 
     def _round(self) -> float:
-        """List where necessary, then watch until that ends; the answer is how long to wait before the next."""
+        """List where necessary, then watch until that ends; answers how long to wait before the next."""
         try:
             if self._version and self._doubt:
                 self._check_version()
@@ -338,7 +338,7 @@ class Watch(Generic[T]):
 def on_loop(
     loop: asyncio.AbstractEventLoop, handle: Callable[[Batch[T]], None]
 ) -> Callable[[Batch[T]], threading.Event | None]:
-    """A `deliver` that lets `handle` run on the event loop, one batch at a time: the rest waits in the socket."""
+    """A `deliver` that runs `handle` on the event loop, one batch at a time: the rest waits in the socket."""
 
     def deliver(batch: Batch[T]) -> threading.Event | None:
         taken = threading.Event()
