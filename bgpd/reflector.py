@@ -28,6 +28,7 @@ from bgpd.view import Facts
 from routes.convergence import InitialConvergence
 from routes.duplicates import Duplicate, Duplicates
 from routes.loc_rib import Change
+from routes.node_prefixes import NodePrefixes
 from routes.path import Path, PeerKind, PeerName
 from routes.peer import Negotiated
 from routes.policy import ImportPolicy, PeerImport
@@ -147,14 +148,24 @@ def _reflector(config: Config) -> ReflectorConfig:
 class Reflector(process.Role):
     """One reflector, from `start` to `finish`."""
 
-    def __init__(self, config: Config, tasks: asyncio.TaskGroup) -> None:
+    def __init__(
+        self,
+        config: Config,
+        tasks: asyncio.TaskGroup,
+        *,
+        nodes: NodePrefixes | None = None,
+        expected: frozenset[PeerName] | None = None,
+    ) -> None:
+        """`nodes`: who may announce what, where that is known; `expected`: clients to wait for at the start,
+        where somebody knows them better than the state file."""
         super().__init__(config, tasks)
         reflector = _reflector(config)
         self.facts = Facts(time.time())
+        self._nodes = nodes
         self._imports: dict[PeerName, PeerImport] = {}
         self._rib = Rib(self._policy(), max(1, 1, *self._add_paths()))
         self._memory = ClientMemory(reflector.state_file)
-        remembered = self._memory.load()
+        remembered = self._memory.load() if expected is None else expected
         self._remembered = remembered or frozenset()
         names = {peer.name for peer in config.peers if not peer.shutdown} | self._remembered
         if remembered is None and reflector.clients:
@@ -190,6 +201,7 @@ class Reflector(process.Role):
             cluster_id=reflector.cluster_id,
             allow=config.imports.allow,
             peers=self._imports,
+            nodes=self._nodes,
         )
 
     # -- starting ---------------------------------------------------------------------------------
@@ -266,6 +278,18 @@ class Reflector(process.Role):
         """Clients that are here, whose paths are kept, or that are still awaited since the previous life."""
         awaited = () if self.facts.converged_at else self._convergence.waiting_for
         self._memory.store({*self.ranges.alive(), *self._remembered.intersection(awaited)})
+
+    def verify_against(self, nodes: NodePrefixes | None) -> None:
+        """Hold clients' paths against what they may announce; None: that is not known."""
+        if nodes is not self._nodes:
+            self._nodes = nodes
+            self._rib.set_policy(self._policy())
+            self.daemon.plan_flush()
+
+    def rejudge(self, prefixes: Iterable[Prefix]) -> None:
+        """Nodes changed: judge the paths of these prefixes again."""
+        self._rib.rejudge(prefixes)
+        self.daemon.plan_flush()
 
     # -- the rest of its life ---------------------------------------------------------------------
 
