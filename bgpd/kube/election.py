@@ -24,8 +24,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from enum import Enum
 
+from bgpd.kube.custom_values import Phase
 from bgpd.kube.identity import reflector_router_id_of
 from bgpd.kube.objects import Node
 from routes.prefix import Address
@@ -59,14 +59,6 @@ LEAVING_TAINTS = frozenset(
     ("ToBeDeletedByClusterAutoscaler", "DeletionCandidateOfClusterAutoscaler", "karpenter.sh/disrupted")
 )
 """How autoscalers mark Nodes that they are about to remove."""
-
-
-class Phase(Enum):
-    """Where a reflector stands, as in `BGPCluster.status`."""
-
-    STARTING = "Starting"
-    ACTIVE = "Active"
-    DRAINING = "Draining"
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,9 +302,9 @@ class _Vote:
 
     def drop_surplus(self) -> None:
         """Forget starts that are not needed any more, and drain what is Active beyond `count`."""
-        fit = [one for one in self._in(Phase.ACTIVE) if one.uid not in self.unfit]
-        starting = self._in(Phase.STARTING)
-        for reflector in starting[max(self.count - len(fit), 0) :]:
+        active = self._in(Phase.ACTIVE)
+        replacements = int(any(one.uid in self.unfit for one in active))
+        for reflector in self._in(Phase.STARTING)[max(self.count - len(active), replacements) :]:
             del self.reflectors[reflector.uid]
             self._dropped(reflector, "it is not needed any more")
         while len(active := self._in(Phase.ACTIVE)) > self.count:

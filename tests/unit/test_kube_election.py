@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from bgpd.kube import election
-from bgpd.kube.election import Candidate, Phase, Plan, Standing, Witness, candidate_of, elect
+from bgpd.kube.custom_values import Phase
+from bgpd.kube.election import Candidate, Plan, Standing, Witness, candidate_of, elect
 from bgpd.kube.objects import ZONE_LABEL, Node
 from routes.prefix import parse_address
 
