@@ -6,13 +6,16 @@ file may omit has its default here, and docs/configuration.md documents each.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from bgpd.errors import ConfigError
 from routes.own_path import OwnPath
 from routes.path import PeerKind, PeerName
 from routes.policy import AllowEntry, MaxPrefixes
 from routes.prefix import Address, Family, Prefix
+from routes.route_policy import Policies, RoutePolicy
 
 __all__ = [
     "AgentConfig",
@@ -111,6 +114,10 @@ class PeerConfig:
     add_paths: int = 0
     """Paths for each prefix that a reflector sends with ADD-PATH; below 2 it is not offered."""
     export: ExportConfig = ExportConfig()
+    import_policies: tuple[str, ...] = ()
+    """Names of policies that are asked about what the peer announces, after all other rules."""
+    export_policies: tuple[str, ...] = ()
+    """Names of policies that are asked about what it is to be told."""
     range: str = ""
     """Of a reflector's clients, as text, for a peer that was made from it; it has no entry of its own."""
 
@@ -174,6 +181,10 @@ class ClientRange:
     add_paths: int = 0
     """Paths for each prefix that a client is sent with ADD-PATH (RFC 7911); below 2 it is not offered."""
     export: ExportConfig = ExportConfig()
+    import_policies: tuple[str, ...] = ()
+    export_policies: tuple[str, ...] = ()
+    members: frozenset[Address] | None = None
+    """The only addresses of the range that are admitted; None: all are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +229,7 @@ class Config:
     peers: tuple[PeerConfig, ...] = ()
     imports: ImportConfig = ImportConfig()
     fib: FibConfig = FibConfig()
+    policies: tuple[RoutePolicy, ...] = ()
     reflector: ReflectorConfig | None = None
     api_listen: str = "unix:///run/podbgp/api.sock"
     metrics_listen: Endpoint | None = None
@@ -231,6 +243,14 @@ class Config:
     def role(self) -> str:
         """`agent` or `reflector`: the command of `podbgpd` that runs this file."""
         return "agent" if self.reflector is None else "reflector"
+
+    def named_policies(self, names: Iterable[str]) -> Policies:
+        """The policies of these names; ConfigError when one is not there."""
+        known = {policy.name: policy for policy in self.policies}
+        try:
+            return tuple(known[name] for name in names)
+        except KeyError as missing:
+            raise ConfigError(f"{self.path}: there is no policy {missing}") from None
 
 
 def wrong_role(config: Config, role: str) -> str:

@@ -20,14 +20,17 @@ from api.listen import parse_api_address
 from bgpd import config_values as values
 from bgpd.config import (
     AgentConfig,
+    ClientRange,
     Config,
     Endpoint,
     ImportConfig,
+    PeerConfig,
     Problem,
     SpeakerConfig,
 )
 from bgpd.config_fib import read_fib
 from bgpd.config_peers import read_peers
+from bgpd.config_policies import Known, read_policies, warn_of_unused
 from bgpd.config_prefixes import read_own_paths
 from bgpd.config_reflector import REFLECTOR_API_LISTEN, read_reflector
 from bgpd.config_source import read_regular
@@ -96,13 +99,17 @@ def _config(root: Table, report: Report, name: str) -> Config:
     folder = Path(name).parent
     is_reflector = "reflector" in root
     speaker = _speaker(root.table("speaker"))
-    peers = read_peers(root.tables("peers"), speaker, folder, reflector=is_reflector)
+    tables = root.tables("policies")
+    policies = read_policies(tables)
+    known = {policy.name: policy for policy in policies}
+    peers = read_peers(root.tables("peers"), speaker, folder, known, reflector=is_reflector)
     default = Config(name, speaker)
     log = root.table("log")
     config = Config(
         path=name,
         speaker=speaker,
         peers=peers,
+        policies=policies,
         api_listen=_api_listen(
             root.table("api"), REFLECTOR_API_LISTEN if is_reflector else default.api_listen
         ),
@@ -112,7 +119,11 @@ def _config(root: Table, report: Report, name: str) -> Config:
         ),
         log_format=log.optional("format", values.choice("auto", "text", "json"), default.log_format),
     )
-    config = _with_reflector(config, root, folder) if is_reflector else _with_agent(config, root)
+    config = _with_reflector(config, root, folder, known) if is_reflector else _with_agent(config, root)
+    users: list[PeerConfig | ClientRange] = [*config.peers]
+    users += () if config.reflector is None else config.reflector.clients
+    used = {name for user in users for name in (*user.import_policies, *user.export_policies)}
+    warn_of_unused(tables, policies, used)
     return replace(config, warnings=report.finish())
 
 
@@ -125,11 +136,11 @@ def _with_agent(config: Config, root: Table) -> Config:
     )
 
 
-def _with_reflector(config: Config, root: Table, folder: Path) -> Config:
+def _with_reflector(config: Config, root: Table, folder: Path, known: Known) -> Config:
     for section, reason in _NOT_OF_REFLECTOR.items():
         if section in root:
             root.left_out(section, reason)
-    reflector = read_reflector(root.table("reflector"), config.speaker, config.peers, folder)
+    reflector = read_reflector(root.table("reflector"), config.speaker, config.peers, folder, known)
     external = any(peer.kind is PeerKind.EBGP for peer in config.peers) or any(
         clients.asn != config.speaker.asn for clients in reflector.clients
     )

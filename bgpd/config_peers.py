@@ -11,6 +11,7 @@ from pathlib import Path
 from bgpd import config_values as values
 from bgpd.config import Endpoint, MaxPrefixes, PeerConfig, SpeakerConfig
 from bgpd.config_export import add_paths, read_export
+from bgpd.config_policies import Known, read_policy_names
 from bgpd.config_source import read_regular
 from bgpd.config_table import Table
 from routes.path import PeerKind, PeerName
@@ -25,10 +26,11 @@ _OF_REFLECTOR = ("client", "next_hop_self", "add_paths", "export")
 
 
 def read_peers(
-    tables: list[Table], speaker: SpeakerConfig, folder: Path, *, reflector: bool = False
+    tables: list[Table], speaker: SpeakerConfig, folder: Path, known: Known, *, reflector: bool = False
 ) -> tuple[PeerConfig, ...]:
-    """All peers, of a reflector or an agent; `folder` is what a relative `password_file` starts from."""
-    peers = [_peer(table, speaker, folder) for table in tables]
+    """All peers, of a reflector or an agent; `folder` is what a relative `password_file` starts from, and
+    `known` are the policies of the file."""
+    peers = [_peer(table, speaker, folder, known) for table in tables]
     first: dict[PeerName, int] = {}
     for at, (table, peer) in enumerate(zip(tables, peers, strict=True)):
         _check(table, peer, speaker)
@@ -41,12 +43,13 @@ def read_peers(
     return tuple(peers)
 
 
-def _peer(table: Table, speaker: SpeakerConfig, folder: Path) -> PeerConfig:
+def _peer(table: Table, speaker: SpeakerConfig, folder: Path, known: Known) -> PeerConfig:
     address, interface = table.required("address", values.peer_address, (_NO_ADDRESS, ""))
     asn = table.required("asn", values.asn, 0)
     kind = PeerKind.IBGP if asn == speaker.asn else PeerKind.EBGP
     name = PeerName(format_address(address) + (f"%{interface}" if interface else ""))
     default = PeerConfig(name, address, asn, kind)
+    policies = read_policy_names(table, known, kind)
     return PeerConfig(
         name=name,
         address=address,
@@ -73,6 +76,8 @@ def _peer(table: Table, speaker: SpeakerConfig, folder: Path) -> PeerConfig:
         next_hop_self=table.optional("next_hop_self", values.boolean, default.next_hop_self),
         add_paths=table.optional("add_paths", add_paths, default.add_paths),
         export=read_export(table, kind),
+        import_policies=policies.imports,
+        export_policies=policies.exports,
     )
 
 

@@ -13,6 +13,7 @@ from bgpd import config_values as values
 from bgpd.config import AllowEntry, ClientRange, PeerConfig, ReflectorConfig, SpeakerConfig
 from bgpd.config_export import add_paths, read_export
 from bgpd.config_peers import read_families, read_max_prefixes, read_password
+from bgpd.config_policies import Known, read_policy_names
 from bgpd.config_prefixes import read_own_prefixes
 from bgpd.config_table import Table
 from routes.path import PeerKind
@@ -28,12 +29,13 @@ _LINK_LOCAL = Prefix.parse("fe80::/10")
 
 
 def read_reflector(
-    table: Table, speaker: SpeakerConfig, peers: tuple[PeerConfig, ...], folder: Path
+    table: Table, speaker: SpeakerConfig, peers: tuple[PeerConfig, ...], folder: Path, known: Known
 ) -> ReflectorConfig:
-    """The section and its ranges; `folder` is what a relative `password_file` starts from."""
+    """The section and its ranges; `folder` is what a relative `password_file` starts from, and `known` are
+    the policies of the file."""
     default = ReflectorConfig(speaker.router_id)
     ranges = table.tables("clients")
-    clients = [_range(each, speaker, folder) for each in ranges]
+    clients = [_range(each, speaker, folder, known) for each in ranges]
     for at, (each, client) in enumerate(zip(ranges, clients, strict=True)):
         _check(each, client, speaker)
         _check_others(each, client, clients[:at], peers)
@@ -63,10 +65,11 @@ def _check_aggregates(table: Table, peers: tuple[PeerConfig, ...]) -> None:
         )
 
 
-def _range(table: Table, speaker: SpeakerConfig, folder: Path) -> ClientRange:
+def _range(table: Table, speaker: SpeakerConfig, folder: Path, known: Known) -> ClientRange:
     asn = table.required("asn", values.asn, 0)
     default = ClientRange(_NOWHERE, asn)
-    internal = asn == speaker.asn
+    kind = PeerKind.IBGP if asn == speaker.asn else PeerKind.EBGP
+    policies = read_policy_names(table, known, kind)
     return ClientRange(
         range=table.required("range", _client_range, _NOWHERE),
         asn=asn,
@@ -78,7 +81,9 @@ def _range(table: Table, speaker: SpeakerConfig, folder: Path) -> ClientRange:
         max_sessions=table.optional("max_sessions", values.integer(1, MOST_SESSIONS), default.max_sessions),
         allow=_allow(table),
         add_paths=table.optional("add_paths", add_paths, default.add_paths),
-        export=read_export(table, PeerKind.IBGP if internal else PeerKind.EBGP),
+        export=read_export(table, kind),
+        import_policies=policies.imports,
+        export_policies=policies.exports,
     )
 
 

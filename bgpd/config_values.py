@@ -220,16 +220,20 @@ def allow_entry(value: object) -> AllowEntry:
 
 
 def prefix_range(value: object) -> PrefixRange:
-    """A prefix, or `{prefix, ge, le}`, as in an import entry, but that a default route may have lengths."""
+    """A prefix alone, or `{prefix, ge, le}`: what is more specific too, as far as the lengths allow it."""
     if not isinstance(value, dict):
-        return PrefixRange(*allow_entry(value))
+        if not isinstance(value, str):
+            raise UnfitError(
+                'must be a prefix, or a table as in { prefix = "10.244.0.0/16", ge = 24, le = 28 }'
+            )
+        alone = prefix(value)
+        return PrefixRange(alone, alone.length, alone.length)
     if "prefix" not in value or not value.keys() <= {"prefix", "ge", "le"}:
         raise UnfitError("must have the key prefix, and may have ge and le, and no others")
     around = part("prefix", value["prefix"], prefix)
     longest = len(around.address) * 8
-    bounds = "ge" in value or "le" in value
     ge = part("ge", value.get("ge", around.length), integer(around.length, longest))
-    le = part("le", value.get("le", longest if around.length or bounds else 0), integer(ge, longest))
+    le = part("le", value.get("le", longest if "ge" in value else around.length), integer(ge, longest))
     return PrefixRange(around, ge, le)
 
 
@@ -271,6 +275,11 @@ def standard(mixed: Iterable[Community]) -> tuple[int, ...]:
 def large(mixed: Iterable[Community]) -> tuple[tuple[int, int, int], ...]:
     """The large ones of a list."""
     return tuple(each for each in mixed if not isinstance(each, int))
+
+
+def maybe(parse: Parse[T]) -> Parse[T | None]:
+    """For a key whose absence means something of its own."""
+    return parse
 
 
 def listed(parse: Parse[T], most: int) -> Parse[tuple[T, ...]]:

@@ -56,7 +56,16 @@ _FAILURES_REMEMBERED = 16
 
 log = structlog.get_logger()
 
-_LIVE_FIELDS = ("name", "description", "max_prefixes", "allowas_in", "shutdown", "passive")
+_LIVE_FIELDS = (
+    "name",
+    "description",
+    "max_prefixes",
+    "allowas_in",
+    "shutdown",
+    "passive",
+    "import_policies",
+    "export_policies",
+)
 """What may change while the session stays up; any other field is in the OPEN or in the socket."""
 
 

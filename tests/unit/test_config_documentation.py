@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from dataclasses import MISSING, fields
-from enum import IntEnum
+from enum import Enum, IntEnum
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ import pytest
 from bgpd import config as values
 from bgpd.config_file import load, parse
 from bgpd.config_table import InvalidConfigError
+from routes.route_policy import AsPathMatch, RouteMatch, RoutePolicy, RouteRule, RouteSet
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
@@ -21,6 +22,8 @@ SECTIONS = (
     "agent",
     "peers",
     "import",
+    "policies",
+    "policies.rules",
     "fib",
     "reflector",
     "reflector.clients",
@@ -28,8 +31,8 @@ SECTIONS = (
     "metrics",
     "log",
 )
-ARRAYS = ("peers", "reflector.clients")
-NESTED = ("peers.max_prefixes.", "peers.export.")
+ARRAYS = ("peers", "policies", "reflector.clients")
+NESTED = ("peers.max_prefixes.", "peers.export.", "policies.rules.match.", "policies.rules.set.")
 """Tables inside a section, which are described once although a range of clients has them too."""
 SPEAKER = '[speaker]\nasn = 65000\nrouter_id = "192.0.2.11"\nlisten = ["192.0.2.11:179"]\n'
 EXAMPLES = re.findall(r"^```toml\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
@@ -46,6 +49,11 @@ HOMES: dict[type, str] = {
     values.ImportConfig: "import",
     values.FibConfig: "fib",
     values.ExportConfig: "peers.export",
+    RoutePolicy: "policies",
+    RouteRule: "policies.rules",
+    RouteMatch: "policies.rules.match",
+    AsPathMatch: "policies.rules.match.as_path",
+    RouteSet: "policies.rules.set",
     values.ReflectorConfig: "reflector",
     values.ClientRange: "reflector.clients",
     values.Config: "",
@@ -57,6 +65,7 @@ DERIVED = {
     "peers.interface": "from address",
     "peers.kind": "from asn",
     "peers.range": "of a peer that has no entry",
+    "reflector.clients.members": "of a reflector that knows the nodes",
     "path": "of the file itself",
     "warnings": "of the file itself",
 }
@@ -67,6 +76,9 @@ RENAMED = {
     "reflector.clients.password": "reflector.clients.password_file",
     "peers.export.add_communities": "peers.export.communities",
     "peers.export.add_large_communities": "peers.export.communities",
+    "policies.rules.match.large_communities": "policies.rules.match.communities",
+    "policies.rules.set.add_large_communities": "policies.rules.set.add_communities",
+    "policies.rules.set.remove_large_communities": "policies.rules.set.remove_communities",
     "api_listen": "api.listen",
     "metrics_listen": "metrics.listen",
     "log_level": "log.level",
@@ -80,8 +92,11 @@ INHERITED = {
 }
 """Keys whose default is another key."""
 
-NO_KEYS = ("speaker", "agent", "peers", "imports", "fib", "reflector")
+NO_KEYS = ("speaker", "agent", "peers", "imports", "policies", "fib", "reflector")
 """Fields of a whole section."""
+
+EMPTY = (values.ExportConfig(), RouteMatch(), AsPathMatch(), RouteSet())
+"""Tables without a key."""
 
 FIELDS = {
     RENAMED.get(name, name): field
@@ -95,6 +110,8 @@ FIELDS = {
 def accepted_keys(section: str) -> set[str]:
     """The keys that the reader knows in a section, from its complaint about one that it doesn't."""
     header = f"[[{section}]]\n" if section in ARRAYS else f"[{section}]\n"
+    if section == "policies.rules":
+        header = "[[policies]]\n[[policies.rules]]\n"
     with pytest.raises(InvalidConfigError) as caught:
         parse(f"{header}qqqqqqqq = 1\n", "agent.toml")
     (complaint,) = (each.text for each in caught.value.problems if each.key.endswith("qqqqqqqq"))
@@ -121,16 +138,18 @@ def test_the_documented_default_is_the_one_in_the_code(key: str) -> None:
     if key in INHERITED:
         assert default == f"`{INHERITED[key]}`"
     elif default == "none":
-        assert field.default in (None, (), "", values.ExportConfig())
+        assert field.default in (None, (), "", *EMPTY)
     else:
         assert tomllib.loads(f"it = {default.strip('`')}")["it"] == plain(field.default)
 
 
 def plain(value: object) -> object:
     """A default as TOML gives it."""
+    if isinstance(value, Enum):
+        return str(value) if isinstance(value, IntEnum) else value.value
     if isinstance(value, tuple):
         return [plain(item) for item in value]
-    return str(value) if isinstance(value, IntEnum) else value
+    return value
 
 
 @pytest.mark.parametrize("key", DOCUMENTED)
