@@ -216,6 +216,13 @@ class KubeClient:
 
     def watch(
         self, path: str, query: Query | None = None, timeout: float = 300.0, idle: float = 90.0
+    ) -> Iterator[bytes]:
+        """The lines of one watch; see `stream`."""
+        for lines in self.stream(path, query, timeout, idle):
+            yield from lines
+
+    def stream(
+        self, path: str, query: Query | None = None, timeout: float = 300.0, idle: float = 90.0
     ) -> Iterator[list[bytes]]:
         """The lines of one watch, those together that came together; none, first, when the server accepts it.
 

@@ -33,7 +33,7 @@ __all__ = ["Batch", "Pace", "Resource", "Watch", "WatchStatus", "on_loop"]
 T = TypeVar("T")
 
 MOST_PER_BATCH = 1000
-_PAGE = 500
+_PAGE = 250  # of Nodes, the largest objects: 3 MB
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ class Watch(Generic[T]):
         query = {**self._resource.query(), "resourceVersion": self._version, "allowWatchBookmarks": True}
         timeout = self._pace.watch * (1.0 + self._random())
         begun = time.monotonic()
-        for lines in self._client.watch(self._resource.path, query, timeout, self._pace.idle):
+        for lines in self._client.stream(self._resource.path, query, timeout, self._pace.idle):
             try:
                 for line in lines:
                     self._event(line)

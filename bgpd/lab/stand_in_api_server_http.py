@@ -117,10 +117,10 @@ class Api:
         dry = request.query.get("dryRun") == "All"
         raw = await request.read()
         body: object = msgspec.json.decode(raw) if raw else {}
-        if verb == "create" and (name == "" or target.subresource == "eviction"):
-            if target.subresource == "eviction":
-                store.delete(kind, space, name, dry=dry)
-                return 201, _status(201, "Success", "", "")
+        if verb == "create" and target.subresource in ("binding", "eviction"):
+            self._on_pod(target, child({"": body}, ""), dry=dry)
+            return 201, _status(201, "Success", "", "")
+        if verb == "create" and not name:
             return 201, store.create(kind, space, child({"": body}, ""), dry=dry).data
         if verb == "update" and name:
             value = child({"": body}, "")
@@ -134,6 +134,18 @@ class Api:
         if verb == "delete" and name:
             return 200, self._delete(request, target, child({"": body}, ""), dry=dry).data
         raise Refusal(405, "MethodNotAllowed", f"the server does not allow {request.method} here")
+
+    def _on_pod(self, target: _Target, body: Json, *, dry: bool) -> None:
+        """What a scheduler and a drain do."""
+        kind, space, name = target.kind, target.namespace, target.name
+        if target.subresource == "eviction":
+            self._store.delete(kind, space, name, dry=dry)
+            return
+        at = text(self._store.get(kind, space, name).value(), "spec", "nodeName")
+        if at:
+            raise Refusal(409, "Conflict", f'pod "{name}" is already assigned to node "{at}"')
+        patch = {"spec": {"nodeName": text(body, "target", "name")}}
+        self._store.patch(kind, space, name, patch, "merge", dry=dry)
 
     def _delete(self, request: web.Request, target: _Target, options: Json, *, dry: bool) -> Stored:
         conditions = child(options, "preconditions")
@@ -260,7 +272,7 @@ class Api:
             namespace, rest = rest[1], rest[2:]
         kind = self._store.kinds.get((group, version, rest[0] if rest else ""))
         name, subresource = (*rest[1:3], "", "")[:2]
-        known = subresource in ("", "status" if kind and kind.has_status else "", "eviction")
+        known = subresource in _subresources(kind)
         if kind is None or len(rest) > 3 or not known or (kind.namespaced and name and not namespace):
             raise missing
         return _Target(kind, namespace, name, subresource)
@@ -290,6 +302,11 @@ class Api:
             "groupVersion": version,
             "resources": resources,
         }
+
+
+def _subresources(kind: Kind | None) -> set[str]:
+    status = {"status"} if kind is not None and kind.has_status else set()
+    return {"", *status, *(("binding", "eviction") if kind is not None and kind.kind == "Pod" else ())}
 
 
 def _selection(request: web.Request, target: _Target) -> Selection:
