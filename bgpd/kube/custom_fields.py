@@ -123,7 +123,10 @@ def type_fault(kind: str, name: str, raw: bytes, problem: msgspec.MsgspecError) 
 
 def _value_at(raw: bytes, path: str) -> str:
     """` = VALUE`, or nothing where the path can't be followed (an object's keys are not named)."""
-    value: object = msgspec.json.decode(raw)
+    try:
+        value: object = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return ""
     for step in re.findall(r"[^.\[\]]+", path):
         if isinstance(value, dict) and step in value:
             value = value[step]
