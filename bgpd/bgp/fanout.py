@@ -53,19 +53,6 @@ class _Slice(NamedTuple, Generic[K]):
     last: int
 
 
-class Tail(NamedTuple, Generic[K]):
-    """What the last commit appended: the same for every client that had everything before it."""
-
-    first: int
-    end: int
-    sources: frozenset[SourceId]
-    plan: list[_Slice[K] | Directed]
-    buffers: list[memoryview | bytes]
-    data: memoryview
-    size: int
-    messages: int
-
-
 class Directed(NamedTuple):
     """A message for one client alone, due before the log's message `seq`."""
 
@@ -94,8 +81,9 @@ class FanoutLog(Generic[K]):
         self._owed: dict[SourceId, list[K]] = {}
         self._dirty: dict[int, Segment[K]] = {}
         self.cursors: dict[SourceId, Cursor[K]] = {}
+        self.apart: dict[SourceId, Cursor[K]] = {}
+        """Those that stand alone, and one for all that stand at a front."""
         self.next_seq = 0
-        self.tail: Tail[K] | None = None
         self.overrun: list[Cursor[K]] = []
         """Cursors with too much waiting for them alone; the caller begins them anew, or ends them."""
         self.size = 0
@@ -196,22 +184,7 @@ class FanoutLog(Generic[K]):
             self._store(messages)
         self._expire()
         self._compact()
-        if messages:
-            self.tail = self._tail_of(messages)
         return bool(messages or owed)
-
-    def _tail_of(self, messages: list[Message[K]]) -> Tail[K] | None:
-        """`messages`, which are the last, as one slice."""
-        segment, seq = self._segments[-1] if self._segments else None, messages[0].seq
-        if segment is None or not segment.seqs[0] <= seq <= segment.seqs[-1]:
-            return None  # all of them are gone again, or lie in several segments
-        first, last = bisect_left(segment.seqs, seq), len(segment.seqs)
-        if segment.seqs[first] != seq or last - first != len(messages) or segment.dead_after(first):
-            return None
-        view = segment.view[segment.start(first) :]
-        sources = frozenset(message.source for message in messages)
-        part = _Slice(view, segment, first, last)
-        return Tail(seq, self.next_seq, sources, [part], [view], view, len(view), len(messages))
 
     def _append(
         self,
@@ -240,7 +213,7 @@ class FanoutLog(Generic[K]):
 
     def slowest(self) -> int:
         """From where on withdrawals are needed by any cursor; the end of the log without one."""
-        return min((cursor.needs_from for cursor in self.cursors.values()), default=self.next_seq)
+        return min((cursor.needs_from for cursor in self.apart.values()), default=self.next_seq)
 
     def _expire(self) -> None:
         """Let withdrawals go that every cursor has passed."""
@@ -303,13 +276,17 @@ class FanoutLog(Generic[K]):
     def join(self, source: SourceId) -> Cursor[K]:
         """A cursor at the oldest entry, for the client that is this source; replaces its earlier one."""
         self.cut_all()
-        cursor = self.cursors[source] = Cursor(self, source)
+        before = self.cursors.get(source)
+        if before is not None:
+            before.stand_alone()
+        cursor = self.cursors[source] = self.apart[source] = Cursor(self, source)
         return cursor
 
     def leave(self, cursor: Cursor[K]) -> None:
         """Wait for this client no more."""
+        cursor.stand_alone()
         if self.cursors.get(cursor.source) is cursor:
-            del self.cursors[cursor.source]
+            del self.cursors[cursor.source], self.apart[cursor.source]
 
     def segments_from(self, seq: int) -> Iterable[tuple[Segment[K], int]]:
         """The segments that hold messages from `seq` on, each with the index of its first such message."""
@@ -318,6 +295,13 @@ class FanoutLog(Generic[K]):
             first = bisect_left(segment.seqs, seq)
             if first < len(segment.seqs):
                 yield segment, first
+
+
+class Company(Protocol[K]):
+    """Where clients that have everything stand together (`bgpd.bgp.front`)."""
+
+    def place(self, cursor: Cursor[K]) -> tuple[int, int, int]: ...
+    def leave(self, cursor: Cursor[K]) -> None: ...
 
 
 class Cursor(Generic[K]):
@@ -332,21 +316,29 @@ class Cursor(Generic[K]):
         "_plan",
         "_plan_end",
         "_skip_below",
+        "bytes_past",
+        "front",
         "log",
         "messages",
         "rest",
         "seq",
+        "slot",
         "source",
     )
 
     def __init__(self, log: FanoutLog[K], source: SourceId) -> None:
         self.log = log
         self.source = source
+        self.front: Company[K] | None = None
+        """Where it stands with others; then `place` has what the next fields have otherwise."""
+        self.slot = 0
         self.seq = 0
         """The first message that was not started."""
         self.rest: memoryview | bytes = b""
         self.messages = 0
         """Started since the client joined."""
+        self.bytes_past = 0
+        """Written at a front, past the client's transport."""
         self._skip_below = log.next_seq
         """Withdrawals before this place tell this client nothing."""
         self._directed: list[Directed] = []
@@ -354,19 +346,32 @@ class Cursor(Generic[K]):
         self._plan_end = 0
 
     @property
+    def place(self) -> tuple[int, int, int]:
+        """`seq`, `messages` and `bytes_past`."""
+        if self.front is None:
+            return self.seq, self.messages, self.bytes_past
+        seq, messages, size = self.front.place(self)
+        return seq, self.messages + messages, self.bytes_past + size
+
+    def stand_alone(self) -> None:
+        """Leave the front, if it is at one."""
+        if self.front is not None:
+            self.front.leave(self)
+
+    @property
     def caught_up(self) -> bool:
         """Whether there is nothing to send."""
-        return self.seq >= self.log.next_seq and not self._directed and not self.rest
+        return self.place[0] >= self.log.next_seq and not self._directed and not self.rest
 
     @property
     def lag(self) -> int:
         """Messages between this client and the end of the log, at most."""
-        return max(0, self.log.next_seq - self.seq) + len(self._directed)
+        return max(0, self.log.next_seq - self.place[0]) + len(self._directed)
 
     @property
     def needs_from(self) -> int:
         """The first withdrawal that tells this client something."""
-        return max(self.seq, self._skip_below)
+        return max(self.place[0], self._skip_below)
 
     @property
     def waiting(self) -> int:
@@ -375,6 +380,7 @@ class Cursor(Generic[K]):
 
     def direct(self, message: Directed) -> None:
         """Have a message for this client alone sent at its place; places never go back."""
+        self.stand_alone()
         self._directed.append(message)
 
     def at_end(self, data: bytes, *, lasting: bool = False) -> None:
@@ -388,31 +394,19 @@ class Cursor(Generic[K]):
         the withdrawals that were still ahead are sent, not skipped.
         """
         self.log.cut_all()
+        self.stand_alone()
         if marked:
             # The EoRR of a refresh that this one overtakes would drop what has not been sent again yet.
             self._directed = [message for message in self._directed if message.lasting]
         self._skip_below = self.log.next_seq if marked else min(self._skip_below, self.seq)
         self.seq = 0
 
-    def takes(self, tail: Tail[K]) -> bool:
-        """Whether exactly this is what the client is to be sent next."""
-        return self.seq == tail.first and not self._directed and self.source not in tail.sources
-
-    def took(self, tail: Tail[K], size: int) -> None:
-        """`size` bytes of the tail were taken, which came next."""
-        if size == tail.size:
-            self.seq = tail.end
-            self.messages += tail.messages
-        elif size:
-            self._plan, self._plan_end = tail.plan, tail.end
-            self.sent(size)
-
     def next_slices(self, limit: int) -> list[memoryview | bytes]:
         """Buffers of whole messages, about `limit` bytes together, without what the client must not get."""
-        tail = self.log.tail
-        if tail is not None and tail.size <= limit and self.takes(tail):
-            self._plan, self._plan_end = tail.plan, tail.end
-            return tail.buffers
+        if self.front is not None:
+            if self.caught_up:
+                return []  # what its transport has beside the log takes it from no front
+            self.stand_alone()
         plan: list[_Slice[K] | Directed] = []
         self._plan = plan
         self._plan_end = self._fill(plan, limit)
@@ -450,6 +444,31 @@ class Cursor(Generic[K]):
             return own
         below = bisect_left(segment.seqs, self._skip_below)
         return sorted({*own, *segment.withdrawals[: bisect_left(segment.withdrawals, below)]})
+
+    @property
+    def planned_end(self) -> int:
+        """The place behind the last `next_slices`."""
+        return self._plan_end
+
+    @property
+    def planned_messages(self) -> int:
+        """How many messages of the log are in the last `next_slices`."""
+        return sum(part.last - part.first for part in self._plan if not isinstance(part, Directed))
+
+    def planned_sources(self) -> set[SourceId]:
+        """Whose messages of the log are in the last `next_slices`."""
+        return {
+            message.source
+            for part in self._plan
+            if not isinstance(part, Directed)
+            for message in part.segment.messages[part.first : part.last]
+        }
+
+    def follow(self, lead: Cursor[K], size: int) -> None:
+        """`size` bytes of what another cursor at this place has planned were taken by this one."""
+        self.seq, self._plan, self._plan_end = lead.seq, lead._plan, lead._plan_end
+        if size:
+            self.sent(size)
 
     def sent(self, size: int) -> None:
         """`size` bytes of the last `next_slices` were taken."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import deque
 
-from bgpd.bgp.fanout import Cursor, Tail
+from bgpd.bgp.fanout import Cursor
 from bgpd.bgp.group_encoder import Key
 from routes.prefix import Family
 
+Buffer = bytes | memoryview
 _ALL: list[tuple[Cursor[Key], int]] = []
 """Stands for a plan of the only cursor."""
 
@@ -31,11 +32,12 @@ class Outflow:
         self.cursors[family] = cursor
         self._order.append(cursor)
 
-    def took(self, cursor: Cursor[Key], tail: Tail[Key], size: int) -> None:
-        """`size` bytes of a log's tail are out, past `next_slices`; its client was waiting for just that."""
-        cursor.took(tail, size)
-        if cursor.rest:
-            self._started = cursor
+    def stand_alone(self) -> None:
+        """Let nothing be written past the transport."""
+        for cursor in self._order:
+            cursor.stand_alone()
+            if cursor.rest:
+                self._started = cursor
 
     @property
     def caught_up(self) -> bool:
@@ -50,19 +52,24 @@ class Outflow:
     @property
     def messages(self) -> int:
         """Messages started since the session is up."""
-        return sum(cursor.messages for cursor in self._order)
+        return sum(cursor.place[1] for cursor in self._order)
 
     @property
-    def rest(self) -> bytes | memoryview:
+    def bytes_past(self) -> int:
+        """Bytes written past the transport."""
+        return sum(cursor.place[2] for cursor in self._order)
+
+    @property
+    def rest(self) -> Buffer:
         """Of the message that was started."""
         return self._started.rest if self._started is not None else b""
 
-    def next_slices(self, limit: int) -> list[bytes | memoryview]:
+    def next_slices(self, limit: int) -> list[Buffer]:
         """Whole messages of every log, in turn first of one and then of another."""
         if len(self._order) == 1:
             self._planned = _ALL
             return self._order[0].next_slices(limit)
-        slices: list[bytes | memoryview] = []
+        slices: list[Buffer] = []
         self._planned = []
         self._order.rotate(1)
         for cursor in self._order:

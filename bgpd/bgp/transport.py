@@ -16,6 +16,7 @@ import errno
 import os
 import socket
 from collections import deque
+from collections.abc import Callable
 from itertools import islice
 from typing import Protocol
 
@@ -63,6 +64,13 @@ class Feed(Protocol):
     def messages(self) -> int:
         """Messages started."""
 
+    @property
+    def bytes_past(self) -> int:
+        """Bytes written past the transport."""
+
+    def stand_alone(self) -> None:
+        """Have nothing more written past the transport: a message may be started, or it is closing."""
+
     def next_slices(self, limit: int) -> list[bytes | memoryview]:
         """Whole messages, about `limit` bytes together; `rest` is not among them."""
 
@@ -85,13 +93,18 @@ class Transport:
         """Bytes of the first buffer that are out."""
         self.pending = 0
         """Bytes that wait for the kernel."""
-        self.bytes_out = 0
+        self._bytes_out = 0
         self.blocked = False
         self.feed: Feed | None = None
         self._flushing = False
         self._closing = False
         self._shut = False
         self._linger: asyncio.TimerHandle | None = None
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes that the kernel took."""
+        return self._bytes_out + (self.feed.bytes_past if self.feed is not None else 0)
 
     # -- opening ----------------------------------------------------------------------------------
 
@@ -152,19 +165,15 @@ class Transport:
             self._flushing = True
             self._loop.call_soon(self._flush)
 
-    def send_now(self, data: bytes | memoryview) -> int:
-        """Write data of the feed past everything, and say how much was taken.
+    @property
+    def write_past(self) -> Callable[[bytes | memoryview], int]:
+        """The socket's own `send`, for the feed to write with while the transport is `idle`."""
+        return self._send
 
-        Nothing is, unless all that was given before is out.  What is not taken must be in the feed.
-        """
-        if self.blocked or self._output or self._closing or self._flushing:
-            return 0
-        try:
-            size = self._send(data)
-        except OSError:
-            return 0  # what is wrong shows again, and is dealt with, at the next write
-        self.bytes_out += size
-        return size
+    @property
+    def idle(self) -> bool:
+        """Whether all that was given is out."""
+        return not (self.blocked or self._output or self._closing or self._flushing)
 
     def pump(self) -> None:
         """Write what the feed has, unless the kernel takes nothing now."""
@@ -199,6 +208,8 @@ class Transport:
         if blocked != self.blocked:
             self.blocked = blocked
             if blocked:
+                if self.feed is not None:
+                    self.feed.stand_alone()
                 self._loop.add_writer(self._fd, self._flush)
             else:
                 self._loop.remove_writer(self._fd)
@@ -229,7 +240,7 @@ class Transport:
         except OSError as error:
             self._lost_output(error.strerror or str(error))
             return None
-        self.bytes_out += size
+        self._bytes_out += size
         self._account(size)
         if self.blocked and size:
             self._tell(size)
@@ -276,6 +287,8 @@ class Transport:
         """Send `last` in place of what has not been started, and close; with nothing to say, at once."""
         if self._closing:
             return
+        if self.feed is not None:
+            self.feed.stand_alone()
         self._closing = True
         self._loop.remove_reader(self._fd)
         if not last:

@@ -11,7 +11,6 @@ allows an implicit Adj-RIB-Out).
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -19,7 +18,7 @@ from typing import NamedTuple, Protocol
 import structlog
 
 from bgpd.bgp import codec
-from bgpd.bgp.fanout import Cursor
+from bgpd.bgp.front import Front, Send
 from bgpd.bgp.group_encoder import Key
 from bgpd.bgp.message import Notification, RefreshKind, RouteRefresh
 from bgpd.bgp.notifications import Cease, cease
@@ -49,8 +48,11 @@ MOST_PINNED = 100_000
 class Pump(Protocol):
     """What writes to a client."""
 
+    @property
+    def write_past(self) -> Send: ...
+    @property
+    def idle(self) -> bool: ...
     def pump(self) -> None: ...
-    def send_now(self, data: bytes | memoryview) -> int: ...
 
 
 class Client(Protocol):
@@ -75,7 +77,7 @@ Selected = Callable[[Family], Iterable[tuple[Prefix, tuple[Path, ...]]]]
 """The Loc-RIB of a family: each prefix with `(best, *others of equal cost)`."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Member:
     """A session that reads logs."""
 
@@ -84,27 +86,10 @@ class _Member:
     outflow: Outflow
     groups: dict[Family, UpdateGroup]
     pump: Pump | None = None
-    only: Cursor[Key] | None = None
-    """The cursor of a client with one family."""
 
-
-def _write(member: _Member) -> None:
-    """Write what a member has not got; mostly that is the tail of its log, and nothing is in the way."""
-    pump, cursor = member.pump, member.only
-    if pump is None:
-        return
-    if cursor is not None:
-        tail = cursor.log.tail
-        if tail is not None and cursor.takes(tail) and not cursor.rest:
-            size = pump.send_now(tail.data)
-            if size == tail.size:
-                cursor.seq = tail.end
-                cursor.messages += tail.messages
-                return
-            member.outflow.took(cursor, tail, size)
-        elif cursor.caught_up:
-            return
-    pump.pump()
+    def fell_behind(self) -> None:
+        """A write at a front was short."""
+        self.outflow.stand_alone()
 
 
 class UpdateGroups:
@@ -120,14 +105,19 @@ class UpdateGroups:
         self._groups: dict[GroupKey, UpdateGroup] = {}
         self._members: dict[PeerName, _Member] = {}
         self._complete = False
+        self._fronts: dict[GroupKey, Front[Key, _Member]] = {}
+        self._alone: dict[_Member, None] = {}
+        """Who is not at the front of all its logs."""
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[_Member] = deque()
         self._pump_planned = False
+        self._asked = False
+        """Whether there is something to write that the present round may miss."""
+        self._round: Iterator[int] | None = None
+        """The writes of a round that has begun."""
         self._changes = 0
         """Times that something was put into the logs."""
         self._changes_seen = 0
-        self._round_began = 0.0
-        self._round_size = 0
+        self._asked_at = 0.0
         self._cost = 0.0
         """Seconds that writing to one member takes, on a moving average."""
         self._patience = 0.0
@@ -150,9 +140,8 @@ class UpdateGroups:
             if self._complete:
                 cursor.at_end(codec.encode_end_of_rib(family, negotiated), lasting=True)
         member.pump = client.attach(member.outflow)
-        if len(member.groups) == 1:
-            member.only = next(iter(member.outflow.cursors.values()))
-        self._pump_soon((member,))
+        self._alone[member] = None
+        self._pump_soon()
 
     def _group(self, family: Family, negotiated: Negotiated, terms: Terms) -> UpdateGroup:
         add_paths = terms.add_paths if family in negotiated.add_path_send else 0
@@ -165,6 +154,7 @@ class UpdateGroups:
             )
             group.put((nlri, (), selected) for nlri, selected in self._selected(family))
             group.log.commit()
+            self._fronts[key] = Front(group.log, self._alone)
         return group
 
     def session_down(self, name: PeerName) -> None:
@@ -177,6 +167,8 @@ class UpdateGroups:
             group.log.leave(member.outflow.cursors[family])
             if not group.members:
                 self._groups.pop(group.key, None)
+                self._fronts.pop(group.key, None)
+        self._alone.pop(member, None)
 
     def refresh(self, name: PeerName, family: Family) -> None:
         """The peer wants the whole table again (RFC 2918), between marks if it knows them (RFC 7313)."""
@@ -190,7 +182,7 @@ class UpdateGroups:
         cursor.restart(marked=marked)
         if marked:
             cursor.at_end(codec.encode_route_refresh(RouteRefresh(family, RefreshKind.END)))
-        self._pump_soon((member,))
+        self._pump_soon()
 
     def complete(self) -> None:
         """The initial convergence is complete: everybody gets End-of-RIB behind what is there now."""
@@ -200,7 +192,7 @@ class UpdateGroups:
         for member in self._members.values():
             for family, cursor in member.outflow.cursors.items():
                 cursor.at_end(codec.encode_end_of_rib(family, member.negotiated), lasting=True)
-        self._pump_soon(self._members.values())
+        self._pump_soon()
 
     # -- changes ----------------------------------------------------------------------------------
 
@@ -210,7 +202,7 @@ class UpdateGroups:
         for group in self._groups.values():
             if group.key.role is Role.EXTERNAL:
                 group.redraw(border, self._selected(group.key.family))
-        self._pump_soon(self._members.values())
+        self._pump_soon()
 
     def changed(self, changes: Sequence[Change]) -> None:
         """Put the changes of the Loc-RIB into every log, and have them written."""
@@ -225,7 +217,7 @@ class UpdateGroups:
                 group.log.commit()
                 if group.log.withdrawals > MOST_PINNED or group.log.overrun:
                     self._bound(group)
-        self._pump_soon(self._members.values())
+        self._pump_soon()
 
     def _bound(self, group: UpdateGroup) -> None:
         """Have readers that keep too much waiting begin anew, or go."""
@@ -245,43 +237,63 @@ class UpdateGroups:
 
     # -- writing ----------------------------------------------------------------------------------
 
-    def _pump_soon(self, members: Iterable[_Member]) -> None:
-        """Write to these once the input that is ready has been read, in short slices."""
-        if self._waiting:
-            known = set(map(id, self._waiting))
-            self._waiting.extend(member for member in members if id(member) not in known)
-        else:
-            self._waiting.extend(members)
-            self._round_began = self._loop.time()
-            self._round_size = len(self._waiting)
-        if not self._pump_planned and self._waiting:
+    def _pump_soon(self) -> None:
+        """Write once the input that is ready has been read, in short slices."""
+        if not self._asked:
+            self._asked = True
+            self._asked_at = self._loop.time()
+        self._plan_pump()
+
+    def _plan_pump(self) -> None:
+        if not self._pump_planned:
             self._pump_planned = True
             self._loop.call_soon(self._pump)
 
     def _pump(self) -> None:
         now = self._loop.time()
-        if self._changes != self._changes_seen and now - self._round_began < self._patience:
-            # More came in this turn of the loop.  A write costs nearly the same whatever its size, so
-            # waiting for as long as a round of writes takes at most doubles one and may save many.
-            self._changes_seen = self._changes
-            self._loop.call_soon(self._pump)
-            return
         self._pump_planned = False
-        self._changes_seen = self._changes
-        waiting, until = self._waiting, now + PUMP_TIME
-        while waiting:
-            _write(waiting.popleft())
-            if not len(waiting) & 15 and self._loop.time() > until:
+        if self._round is None:
+            if self._changes != self._changes_seen and now - self._asked_at < self._patience:
+                # More came in this turn of the loop.  A write costs nearly the same whatever its size, so
+                # waiting for as long as a round of writes takes at most doubles one and may save many.
+                self._changes_seen = self._changes
+                self._plan_pump()
+                return
+            self._asked, self._changes_seen = False, self._changes
+            self._round = self._write_all()
+        until, writes = now + PUMP_TIME, 0
+        for done in self._round:
+            writes += done
+            if self._loop.time() > until:
+                self._plan_pump()
                 break
-        took = self._loop.time() - now
-        self._cost += 0.1 * (took / max(1, self._round_size - len(waiting)) - self._cost)
-        self._round_size = len(waiting)
-        self._patience = min(MOST_PATIENCE, self._cost * len(self._members))
-        if waiting:
-            self._pump_planned = True
-            self._loop.call_soon(self._pump)
         else:
-            self._round_began = self._loop.time()
+            self._round = None
+            if self._asked:
+                self._plan_pump()
+        self._cost += 0.1 * ((self._loop.time() - now) / max(1, writes) - self._cost)
+        self._patience = min(MOST_PATIENCE, self._cost * len(self._members))
+
+    def _write_all(self) -> Iterator[int]:
+        """One round of writes, first to those who differ in nothing; in steps, with the writes of each."""
+        for front in list(self._fronts.values()):
+            yield from front.write()
+        for count, member in enumerate(list(self._alone), 1):
+            if member in self._alone and member.pump is not None:
+                member.pump.pump()
+                if member.pump.idle and member.outflow.caught_up:
+                    self._join_fronts(member, member.pump.write_past)
+            if not count % 16:
+                yield 16
+
+    def _join_fronts(self, member: _Member, send: Send) -> None:
+        """The member has everything: let it be written to like all others."""
+        cursors = ((group.key, member.outflow.cursors[family]) for family, group in member.groups.items())
+        if all(
+            cursor.front is not None or self._fronts[key].admit(cursor, send, member)
+            for key, cursor in cursors
+        ):
+            del self._alone[member]
 
     # -- what can be told -------------------------------------------------------------------------
 
@@ -298,14 +310,14 @@ class UpdateGroups:
     @property
     def idle(self) -> bool:
         """Whether nothing waits to be written, slow readers aside."""
-        return not self._waiting
+        return not self._asked and self._round is None
 
     def freeze(self) -> None:
         """Write nothing more: the daemon is ending."""
         for name in list(self._members):
             self.session_down(name)
-        self._waiting.clear()
 
     def forget(self, name: PeerName) -> None:
         """The peer is gone for good."""
+        self.session_down(name)
         self._identities.forget(name)

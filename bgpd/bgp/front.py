@@ -1,0 +1,167 @@
+"""The clients of one log that have everything: they stand at one place, and are written to together.
+
+Most changes find most clients here, and then one change costs one write a client and nothing beside it: no
+place to look up, none to move, no condition to ask again.  Who can't be treated like the others reads alone,
+by its own cursor (`fanout.py`): a source of what is written, a client with something of its own to be sent,
+and whoever did not take all of a write.  It is admitted again once it has everything.
+
+Writes are direct, past what a transport has queued, which is right between messages alone: so only a client
+of which no message is started may be here.  What is being written stays valid whatever is committed
+meanwhile, because a newer message always follows what it supersedes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from typing import Generic, Protocol, TypeVar
+
+from bgpd.bgp.fanout import Cursor, FanoutLog
+
+NOBODY = -1
+"""The source that stands for all who are here: nothing comes from it."""
+STEP = 64
+"""Writes between two looks at the clock."""
+MOST = 1 << 19
+"""Bytes of one write, about."""
+
+Send = Callable[[memoryview | bytes], int]
+"""A socket's own `send`."""
+
+
+class Reader(Protocol):
+    """Whose cursor it is."""
+
+    def fell_behind(self) -> None:
+        """It did not take all of a write, and a message may be started: nothing may be written past it."""
+
+
+K = TypeVar("K", bound=Hashable)
+R = TypeVar("R", bound=Reader)
+
+
+class Front(Generic[K, R]):
+    """The cursors that stand together, and what writes to each."""
+
+    def __init__(self, log: FanoutLog[K], alone: dict[R, None]) -> None:
+        self._log = log
+        self._alone = alone
+        """Gets whoever leaves."""
+        self._lead: Cursor[K] = Cursor(log, NOBODY)
+        self._bytes = 0
+        # One entry for each who is here.
+        self._cursors: list[Cursor[K]] = []
+        self._sends: list[Send] = []
+        self._readers: list[R] = []
+        self._data: memoryview | bytes = b""
+        """What is being written now."""
+        self._at = 0
+        """So many, from the first on, have been written to."""
+
+    def __len__(self) -> int:
+        return len(self._cursors)
+
+    @property
+    def behind(self) -> bool:
+        """Whether there is something to write."""
+        return bool(self._cursors) and not self._lead.caught_up
+
+    # -- who is here ------------------------------------------------------------------------------
+
+    def admit(self, cursor: Cursor[K], send: Send, reader: R) -> bool:
+        """Take in a cursor that has everything, if those who are here have, too."""
+        lead = self._lead
+        if not self._cursors:
+            lead.seq = self._log.next_seq
+            self._log.apart[NOBODY] = lead
+        if self._data or not lead.caught_up or not cursor.caught_up:
+            return False
+        cursor.front, cursor.slot = self, len(self._cursors)
+        cursor.messages -= lead.messages
+        cursor.bytes_past -= self._bytes
+        self._log.apart.pop(cursor.source, None)
+        self._cursors.append(cursor)
+        self._sends.append(send)
+        self._readers.append(reader)
+        return True
+
+    def place(self, cursor: Cursor[K]) -> tuple[int, int, int]:
+        """Where one who is here stands, and the messages and bytes that all have been written here."""
+        lead = self._lead
+        if cursor.slot < self._at:
+            return lead.planned_end, lead.messages + lead.planned_messages, self._bytes + len(self._data)
+        return lead.seq, lead.messages, self._bytes
+
+    def leave(self, cursor: Cursor[K]) -> None:
+        """Let one read alone, from where it stands."""
+        cursor.seq, messages, size = self.place(cursor)
+        cursor.messages += messages
+        cursor.bytes_past += size
+        cursor.front, slot = None, cursor.slot
+        self._log.apart[cursor.source] = cursor
+        self._alone[self._readers[slot]] = None
+        if slot < self._at:  # those who have been written to stay in front of the others
+            self._at -= 1
+            self._move(self._at, slot)
+            slot = self._at
+        self._move(len(self._cursors) - 1, slot)
+        for entries in (self._cursors, self._sends, self._readers):
+            entries.pop()
+        if not self._cursors:
+            self._log.apart.pop(NOBODY, None)
+
+    def _move(self, old: int, new: int) -> None:
+        if old != new:
+            self._cursors[new], self._sends[new] = self._cursors[old], self._sends[old]
+            self._readers[new] = self._readers[old]
+            self._cursors[new].slot = new
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    def write(self) -> Iterator[int]:
+        """Write what is new to everybody here, in steps, each of which says how many writes it took."""
+        until = self._log.next_seq
+        while self._cursors and self._lead.seq < until:
+            self._begin()
+            while self._at < len(self._sends):
+                yield self._step()
+            self._lead.sent(len(self._data))
+            self._bytes += len(self._data)
+            self._data, self._at = b"", 0
+
+    def _begin(self) -> None:
+        """Plan one write; the sources of what is in it read alone."""
+        buffers = self._lead.next_slices(MOST)
+        for source in self._lead.planned_sources():
+            cursor = self._log.cursors.get(source)
+            if cursor is not None and cursor.front is self:
+                self.leave(cursor)
+        self._data = buffers[0] if len(buffers) == 1 else b"".join(buffers)
+        self._at = 0 if buffers else len(self._sends)
+
+    def _step(self) -> int:
+        """The inner loop of a reflector: nothing but the writes."""
+        data, at = self._data, self._at
+        size, stop = len(data), min(at + STEP, len(self._sends))
+        short: list[tuple[int, int]] = []
+        while at < stop:
+            try:
+                for send in self._sends[at:stop]:
+                    taken = send(data)
+                    if taken != size:
+                        short.append((at, taken))
+                    at += 1
+            except OSError:  # full; or lost, which shows again, and is dealt with, at its next write
+                short.append((at, 0))
+                at += 1
+        done, self._at = at - self._at, at
+        for slot, taken in reversed(short):
+            self._fell_behind(slot, taken)
+        return done
+
+    def _fell_behind(self, slot: int, taken: int) -> None:
+        cursor, reader = self._cursors[slot], self._readers[slot]
+        self.leave(cursor)
+        cursor.messages -= self._lead.planned_messages
+        cursor.bytes_past -= len(self._data) - taken
+        cursor.follow(self._lead, taken)
+        reader.fell_behind()
