@@ -12,16 +12,19 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Never
+from typing import Never, TypeVar, Unpack
 
 import click
+from click.core import ParameterSource
 
 from api.listen import parse_api_address
 from bgpd.config import Config, Problem, wrong_role
-from bgpd.config_file import load
+from bgpd.config_file import load, load_host
 from bgpd.config_table import InvalidConfigError
 from bgpd.errors import ConfigError, PodbgpError
+from bgpd.kube.command import KubeWords, kube_from, kube_options
 from bgpd.version import version
 from routes.path import PeerKind
 from routes.prefix import format_router_id
@@ -36,7 +39,7 @@ CAP_NET_ADMIN = 12
 """Bit of a capability set (linux/capability.h)."""
 
 
-Command = Callable[[str], None]
+Command = TypeVar("Command", bound=Callable[..., None])
 
 
 class _Commands(click.Group):
@@ -74,12 +77,38 @@ def main() -> None:
 
 @main.command()
 @_config_option(DEFAULT_CONFIG)
-def agent(path: str) -> None:
+@kube_options
+@click.option(
+    "--reflector-config",
+    type=click.Path(),
+    metavar="FILE",
+    help="With --kubernetes: settings of the reflector that this node may be elected for.",
+)
+@click.option(
+    "--cni-dir",
+    type=click.Path(path_type=Path),
+    default=Path("/etc/cni/net.d"),
+    show_default=True,
+    help="With --kubernetes: where the container runtime finds its networks.",
+)
+def agent(
+    path: str, *, kubernetes: bool, reflector_config: str | None, cni_dir: Path, **kube: Unpack[KubeWords]
+) -> None:
     """Run the node agent in the foreground.
 
     SIGHUP reads the file again.  SIGTERM ends it and keeps the kernel's routes: `podbgp shutdown --flush`
     is the way to leave for good.
     """
+    if kubernetes:
+        host = load_host(_given(path), "agent")
+        if reflector_config is not None:
+            load_host(reflector_config, "reflector")  # a mistake in it should not wait for an election
+        options = replace(kube_from(host, kube), reflector_config=reflector_config, cni_folder=cni_dir)
+        _need_net_admin("change the kernel's routes")
+        _begin(host)
+        from bgpd.kube.agent import run as follow  # noqa: PLC0415  as below, and the Kubernetes client
+
+        sys.exit(follow(options))
     config = _load_for("agent", path)
     _need_net_admin("change the kernel's routes")
     _begin(config)
@@ -90,17 +119,32 @@ def agent(path: str) -> None:
 
 @main.command()
 @_config_option(DEFAULT_REFLECTOR_CONFIG)
-def reflector(path: str) -> None:
+@kube_options
+@click.option("--with-parent", is_flag=True, help="End when standard input does: for the agent beside it.")
+def reflector(path: str, *, kubernetes: bool, with_parent: bool, **kube: Unpack[KubeWords]) -> None:
     """Run a route reflector (RFC 4456) in the foreground.
 
     SIGHUP reads the file again.  SIGTERM ends it for a restart: clients with graceful restart keep what they
     know.  `podbgp shutdown` is the way to leave for good.
     """
+    if kubernetes:
+        host = load_host(_given(path), "reflector")
+        options = replace(kube_from(host, kube), with_parent=with_parent)
+        _begin(host)
+        from bgpd.kube.reflector import run as follow  # noqa: PLC0415  as below, and the Kubernetes client
+
+        sys.exit(follow(options))
     config = _load_for("reflector", path)
     _begin(config)
     from bgpd.reflector import run  # noqa: PLC0415  imports gRPC and ExaBGP
 
     sys.exit(run(config))
+
+
+def _given(path: str) -> str | None:
+    """The file if it was named, or is where it always is: with Kubernetes there need not be one."""
+    source = click.get_current_context().get_parameter_source("path")
+    return path if source is not ParameterSource.DEFAULT or Path(path).exists() else None
 
 
 def _load_for(role: str, path: str) -> Config:

@@ -53,27 +53,52 @@ _NOT_OF_REFLECTOR = {
 def load(path: str | os.PathLike[str]) -> Config:
     """Read and check a file; InvalidConfigError names everything that is wrong with it."""
     name = os.fspath(path)
+    return parse(_text(name), name)
+
+
+def parse(text: str, name: str) -> Config:
+    """Check the text of a file called `name`; password files are relative to its folder."""
+    report = Report(name, text)
+    return _config(_root(text, report, name), report, name)
+
+
+def load_host(path: str | os.PathLike[str] | None, role: str) -> Config:
+    """Read what a host alone decides where all else comes from Kubernetes; None: the defaults.
+
+    `role` is `agent` or `reflector`; only an agent has [fib].  InvalidConfigError as with `load`.
+    """
+    name = "" if path is None else os.fspath(path)
+    text = "" if path is None else _text(name)
+    report = Report(name, text)
+    root = _root(text, report, name)
+    for section in ("speaker", "peers", "agent", "reflector", "import", "policies"):
+        if section in root:
+            root.left_out(section, "comes from Kubernetes: see docs/kubernetes.md")
+    config = _host(Config(name, SpeakerConfig(0, 0)), root, reflector=role == "reflector")
+    if role == "agent":
+        config = replace(config, fib=read_fib(root.table("fib")))
+    return replace(config, warnings=report.finish())
+
+
+def _text(name: str) -> str:
     try:
         data = read_regular(name, MAX_BYTES).data
     except OSError as problem:
         raise _unusable(name, f"can't be read: {problem.strerror}") from None
     try:
-        text = data.decode("utf-8")
+        return data.decode("utf-8")
     except UnicodeDecodeError as problem:
         raise _unusable(name, "is not UTF-8 text", data.count(b"\n", 0, problem.start) + 1) from None
-    return parse(text, name)
 
 
-def parse(text: str, name: str) -> Config:
-    """Check the text of a file called `name`; password files are relative to its folder."""
+def _root(text: str, report: Report, name: str) -> Table:
     try:
         root = tomllib.loads(text)
     except tomllib.TOMLDecodeError as problem:
         raise _not_toml(name, text, problem) from None
     except (ValueError, RecursionError):  # a number of 5,000 digits, or a thousand brackets
         raise _unusable(name, "has a number that is too long, or is nested too deeply") from None
-    report = Report(name, text)
-    return _config(Table(root, (), report), report, name)
+    return Table(root, (), report)
 
 
 def _unusable(name: str, text: str, line: int = 0) -> InvalidConfigError:
@@ -103,28 +128,26 @@ def _config(root: Table, report: Report, name: str) -> Config:
     policies = read_policies(tables)
     known = {policy.name: policy for policy in policies}
     peers = read_peers(root.tables("peers"), speaker, folder, known, reflector=is_reflector)
-    default = Config(name, speaker)
-    log = root.table("log")
-    config = Config(
-        path=name,
-        speaker=speaker,
-        peers=peers,
-        policies=policies,
-        api_listen=_api_listen(
-            root.table("api"), REFLECTOR_API_LISTEN if is_reflector else default.api_listen
-        ),
-        metrics_listen=root.table("metrics").optional("listen", _maybe_endpoint, None),
-        log_level=log.optional(
-            "level", values.choice("debug", "info", "warning", "error"), default.log_level
-        ),
-        log_format=log.optional("format", values.choice("auto", "text", "json"), default.log_format),
-    )
+    config = Config(path=name, speaker=speaker, peers=peers, policies=policies)
+    config = _host(config, root, reflector=is_reflector)
     config = _with_reflector(config, root, folder, known) if is_reflector else _with_agent(config, root)
     users: list[PeerConfig | ClientRange] = [*config.peers]
     users += () if config.reflector is None else config.reflector.clients
     used = {name for user in users for name in (*user.import_policies, *user.export_policies)}
     warn_of_unused(tables, policies, used)
     return replace(config, warnings=report.finish())
+
+
+def _host(config: Config, root: Table, *, reflector: bool) -> Config:
+    """With what every daemon has: API, metrics and log."""
+    log = root.table("log")
+    return replace(
+        config,
+        api_listen=_api_listen(root.table("api"), REFLECTOR_API_LISTEN if reflector else config.api_listen),
+        metrics_listen=root.table("metrics").optional("listen", _maybe_endpoint, None),
+        log_level=log.optional("level", values.choice("debug", "info", "warning", "error"), config.log_level),
+        log_format=log.optional("format", values.choice("auto", "text", "json"), config.log_format),
+    )
 
 
 def _with_agent(config: Config, root: Table) -> Config:

@@ -149,7 +149,8 @@ def test_the_systemd_unit_starts_what_exists_and_knows_the_exit_codes(role: str,
         name, command, rest = main.resolve_command(context, list(words))
         assert name == role
         assert command is not None
-        assert command.make_context(role, rest).params == {"path": config}
+        params = command.make_context(role, rest).params
+        assert (params["path"], params["kubernetes"]) == (config, False)
     assert settings["RestartPreventExitStatus"] == str(UNUSABLE)
 
 

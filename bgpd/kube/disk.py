@@ -1,0 +1,57 @@
+"""The last intent on disk, so that a node that boots while the API server is away still routes its pods.
+
+One file for each role, readable by its owner alone: it holds the sessions' passwords.  A file that can't be
+read as an intent is none, never half of one.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from bgpd.atomic_file import replace_file
+from bgpd.kube.intent import Intent
+
+log = structlog.get_logger()
+
+MOST_BYTES = 16 << 20
+
+
+class _Saved(msgspec.Struct):
+    at: float
+    intent: Intent
+
+
+class IntentFile:
+    """Where one role keeps its intent."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stored: Intent | None = None
+
+    def load(self) -> tuple[Intent, float] | None:
+        """The intent, and when it was stored (seconds since the epoch); None where none can be used."""
+        try:
+            with self.path.open("rb") as handle:
+                saved = msgspec.json.decode(handle.read(MOST_BYTES), type=_Saved)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            log.warning("the stored intent can't be used", file=str(self.path), reason=str(error)[:300])
+            return None
+        return saved.intent, saved.at
+
+    def store(self, intent: Intent) -> None:
+        """Keep this one, if it is another."""
+        if intent == self._stored:
+            return
+        saved = _Saved(time.time(), intent)
+        try:
+            replace_file(self.path, msgspec.json.encode(saved), mode=0o600)
+        except OSError as error:
+            log.warning("the intent can't be stored", file=str(self.path), reason=str(error))
+            return
+        self._stored = intent

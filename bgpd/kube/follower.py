@@ -1,0 +1,215 @@
+"""A daemon whose intent comes from Kubernetes: no file for the host, and no restart for a change.
+
+Watches keep tables (`following.py`), a pure translation makes a configuration of them (`intent.py`), and the
+role takes it as it takes a file's.  The last intent is kept on disk, so that a host that boots while the API
+server is away does what it did before.  An API server that is away, slow or wrong changes nothing: what is
+known stays, and its age is shown.
+
+What can't change while a daemon runs (its AS number, its router ID) restarts it in place: the kernel keeps
+its routes and peers with graceful restart keep our paths, as in any restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Generic, TypeVar
+
+import structlog
+
+from bgpd import process
+from bgpd.config import Config
+from bgpd.errors import ConfigError
+from bgpd.kube.client import KubeClient
+from bgpd.kube.custom_values import CLUSTER_NAME, BgpCluster
+from bgpd.kube.disk import IntentFile
+from bgpd.kube.following import Following
+from bgpd.kube.intent import Intent, Problem
+from bgpd.kube.options import KubeOptions
+from bgpd.kube.restart import Again
+from bgpd.kube.tables import ClusterTables
+from bgpd.reload import plan_reload
+
+log = structlog.get_logger()
+
+R = TypeVar("R", bound=process.Role)
+
+PATIENCE = 5.0
+"""Seconds that a start waits for the API server before it takes the intent of its previous life."""
+SAY_AGAIN = 30.0
+"""Seconds between two lines about what a start still waits for."""
+STORE_EVERY = 5.0
+"""Seconds between two writes of the intent."""
+
+
+class Follower(ABC, Generic[R]):
+    """One role, and what it follows."""
+
+    file_name: str
+    """Of the stored intent."""
+
+    def __init__(self, options: KubeOptions, again: Again, tasks: asyncio.TaskGroup) -> None:
+        self.options = options
+        self.role: R | None = None
+        self.problems: frozenset[Problem] = frozenset()
+        """What of the cluster's objects is not taken as it is written."""
+        self.loop = asyncio.get_running_loop()
+        self.tasks = tasks
+        self._again = again
+        self._news = asyncio.Event()
+        self._planned = False
+        self._unstored: Intent | None = None
+        self._file = IntentFile(options.state_folder / self.file_name)
+        client = KubeClient.load(options.kubeconfig, server=options.server)
+        self.following = Following(client, self.loop)
+        self.tables = ClusterTables(options, self.following, self.changed)
+
+    # -- what a role adds -------------------------------------------------------------------------
+
+    @abstractmethod
+    def follow(self, cluster: BgpCluster) -> None:
+        """Follow what this cluster needs, and no more."""
+
+    @property
+    @abstractmethod
+    def synced(self) -> bool:
+        """Whether all that the intent needs was heard of."""
+
+    @abstractmethod
+    def intent(self) -> Intent | None:
+        """What the cluster says; None while there is no BGPCluster or no Node."""
+
+    @abstractmethod
+    def without_node(self, config: Config) -> Config:
+        """What is left of a configuration when this host's Node is gone."""
+
+    @abstractmethod
+    def make(self, config: Config) -> R:
+        """The role."""
+
+    @abstractmethod
+    def looked(self, role: R) -> None:
+        """Bring along what no configuration holds; called at each look, before it is compared."""
+
+    # -- starting ---------------------------------------------------------------------------------
+
+    async def start(self) -> R:
+        """Wait for an intent, and run the role by it."""
+        try:
+            intent = await self._first_intent()
+            self._report(intent.problems)
+            self.role = role = self.make(intent.config)
+            role.on_hangup = self.changed
+            role.on_stop = self._stop
+            await role.start()
+        except BaseException:
+            self.following.close()
+            raise
+        role.run_in_background(self._store_now_and_then())
+        self.changed()
+        return role
+
+    async def _first_intent(self) -> Intent:
+        """What the API server says, or after a while without it what it said to the previous life."""
+        begun = self.loop.time()
+        say_at = begun + PATIENCE
+        while True:
+            self._follow()
+            intent = self.intent() if self.synced else None
+            if intent is not None:
+                return intent
+            now = self.loop.time()
+            if now - begun >= PATIENCE and not self.synced:
+                stored = self._file.load()
+                if stored is not None:
+                    age = round(time.time() - stored[1])
+                    log.warning("started from the stored intent", age=age, reason=self._missing())
+                    return stored[0]
+            if now >= say_at:
+                say_at = now + SAY_AGAIN
+                log.warning("waiting for the cluster's intent", reason=self._missing())
+            self._news.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), 1.0)
+
+    def _missing(self) -> str:
+        news = self.following.news()
+        if news.error:
+            return news.error
+        if not self.synced:
+            return "not everything was heard of yet"
+        if news.malformed:
+            return "; ".join(f"{name}: {text}" for name, text in news.malformed)
+        if self.tables.cluster is None:
+            return "there is no BGPCluster: see docs/kubernetes.md"
+        return f"there is no Node {self.options.node}: is --node the name that kubectl get nodes shows?"
+
+    # -- following --------------------------------------------------------------------------------
+
+    def changed(self) -> None:
+        """Something may be different: look once, at the end of the loop's turn."""
+        self._news.set()
+        if not self._planned and self.role is not None:
+            self._planned = True
+            self.loop.call_soon(self._look)
+
+    def _follow(self) -> None:
+        cluster = self.tables.cluster
+        if cluster is not None:
+            self.follow(cluster)
+
+    def _look(self) -> None:
+        """Have the role do what the cluster says now."""
+        self._planned = False
+        self._follow()
+        role = self.role
+        if role is None or role.stopped.is_set() or not self.synced:
+            return
+        intent = self.intent() or self._without(role.config)
+        self._report(intent.problems)
+        self.looked(role)
+        if intent.config == role.config:
+            return
+        self._unstored = intent
+        try:
+            plan_reload(role.config, intent.config)
+        except ConfigError as error:
+            self._again.ask(str(error))
+            role.leave(process.Leaving(None))
+            return
+        role.replace_config(intent.config)
+
+    def _without(self, config: Config) -> Intent:
+        """A BGPCluster that is gone changes nothing; a Node that is gone takes its own with it."""
+        if self.tables.cluster is None:
+            text = "there is no BGPCluster any more: the last one stays in use"
+            return Intent(config, (Problem("BGPCluster", CLUSTER_NAME, "Deleted", text),))
+        text = "the Node was deleted"
+        return Intent(self.without_node(config), (Problem("Node", self.options.node, "Deleted", text),))
+
+    def _report(self, problems: Iterable[Problem]) -> None:
+        """Log what is new, and what is over."""
+        now = frozenset(problems)
+        for problem in sorted(now - self.problems):
+            log.warning("not taken as written", kind=problem.kind, name=problem.name, reason=problem.text)
+        for problem in sorted(self.problems - now):
+            log.info("taken as written again", kind=problem.kind, name=problem.name, was=problem.reason)
+        self.problems = now
+
+    async def _store_now_and_then(self) -> None:
+        """Keep the intent for the next start, without a write for each change of a busy cluster."""
+        while True:
+            self._store()
+            await asyncio.sleep(STORE_EVERY)
+
+    def _store(self) -> None:
+        if self._unstored is not None:
+            self._file.store(self._unstored)
+            self._unstored = None
+
+    def _stop(self) -> None:
+        self._store()
+        self.following.close()

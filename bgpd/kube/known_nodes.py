@@ -1,0 +1,54 @@
+"""All Nodes, for a process that has to know them: who may announce which pod prefix, kept up to date.
+
+One Node's change costs as much as one Node, in a cluster of any size; only other pod ranges begin anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from bgpd.kube import resources
+from bgpd.kube.following import Following
+from bgpd.kube.objects import Node
+from bgpd.kube.watch import Batch
+from routes.node_prefixes import NodeFacts, NodePrefixes
+from routes.prefix import Prefix
+
+
+class KnownNodes:
+    """The table of all Nodes, and what follows from it for other peers' paths."""
+
+    def __init__(self, following: Following, changed: Callable[[], None]) -> None:
+        self._following = following
+        self._changed = changed
+        self.table = following.follow(resources.NODES, self._take)
+        self.prefixes = NodePrefixes(())
+        self.ranges: tuple[Prefix, ...] = ()
+        self.on_touched: Callable[[Iterable[Prefix]], None] = lambda _: None
+        """Called with the prefixes that may be judged differently now."""
+
+    def drop(self) -> None:
+        """Follow them no more."""
+        self._following.drop(self.table)
+
+    def set_ranges(self, ranges: tuple[Prefix, ...]) -> bool:
+        """Judge what lies in these pod ranges; whether `prefixes` is another object now."""
+        if ranges == self.ranges:
+            return False
+        self.ranges = ranges
+        self.prefixes = NodePrefixes(ranges, map(_facts, self.table.values.values()))
+        return True
+
+    def _take(self, batch: Batch[Node]) -> None:
+        touched: set[Prefix] = set()
+        for node in batch.deleted:
+            touched |= self.prefixes.remove(node.name)
+        for node in batch.changed:
+            touched |= self.prefixes.set(_facts(node))
+        if touched:
+            self.on_touched(touched)
+        self._changed()
+
+
+def _facts(node: Node) -> NodeFacts:
+    return NodeFacts(node.name, node.pod_cidrs, frozenset(node.addresses))

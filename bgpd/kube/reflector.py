@@ -1,0 +1,80 @@
+"""A reflector whose clients are the cluster's Nodes: who they are, what they may announce, and the fabric.
+
+Wiring only.  A reflector is the one that knows all Nodes, so it is here that a path has to be its Node's
+(`routes/node_prefixes.py`), and here that a Node's deletion withdraws its prefixes everywhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from bgpd import process
+from bgpd.config import Config
+from bgpd.kube import resources
+from bgpd.kube.agent import gateways_of, read_surroundings
+from bgpd.kube.custom_values import BgpCluster
+from bgpd.kube.follower import Follower
+from bgpd.kube.intent import Facts, Intent, client_addresses, reflector_intent
+from bgpd.kube.known_nodes import KnownNodes
+from bgpd.kube.options import KubeOptions
+from bgpd.kube.restart import Again, run_and_again
+from bgpd.reflector import Reflector
+from routes.path import PeerName
+from routes.prefix import format_address
+
+
+def run(options: KubeOptions) -> int:
+    """Run a reflector until it is told to stop; the exit code."""
+
+    def once(again: Again) -> int:
+        async def start(tasks: asyncio.TaskGroup) -> Reflector:
+            return await KubeReflector(options, again, tasks).start()
+
+        return process.run_until_stopped(start)
+
+    return run_and_again(once)
+
+
+class KubeReflector(Follower[Reflector]):
+    """One reflector and what it follows."""
+
+    file_name = "reflector-intent.json"
+
+    def __init__(self, options: KubeOptions, again: Again, tasks: asyncio.TaskGroup) -> None:
+        self._gateways = gateways_of(read_surroundings(options.host.fib))
+        super().__init__(options, again, tasks)
+        self.nodes = KnownNodes(self.following, self.changed)
+        self.pools = self.following.follow(resources.POOLS, lambda _: self.changed())
+
+    def follow(self, cluster: BgpCluster) -> None:
+        """It follows everything from the start."""
+
+    @property
+    def synced(self) -> bool:
+        return self.tables.synced and self.nodes.table.synced and self.pools.synced
+
+    def _facts(self) -> Facts | None:
+        return self.tables.facts(self._gateways, self.nodes.table.in_order(), self.pools.in_order())
+
+    def intent(self) -> Intent | None:
+        facts = self._facts()
+        return None if facts is None else reflector_intent(facts)
+
+    def without_node(self, config: Config) -> Config:
+        """Others decide whether it is a reflector still; until then it serves its clients."""
+        return config
+
+    def make(self, config: Config) -> Reflector:
+        facts = self._facts() if self.synced else None
+        expected = None
+        if facts is not None:
+            found = client_addresses(facts)
+            expected = frozenset(PeerName(format_address(address)) for address in found)
+        return Reflector(config, self.tasks, expected=expected)
+
+    def looked(self, role: Reflector) -> None:
+        cluster = self.tables.cluster
+        self.nodes.on_touched = role.rejudge
+        if cluster is not None:
+            self.nodes.set_ranges(cluster.pod_cidrs)
+        role.verify_against(self.nodes.prefixes)

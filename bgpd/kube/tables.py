@@ -1,0 +1,102 @@
+"""What agents and reflectors both follow of the cluster, and the facts that their intent follows from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from bgpd.config_peers import MAX_PASSWORD
+from bgpd.kube import resources
+from bgpd.kube.custom_values import BgpAddressPool, BgpCluster, BgpPolicy, SecretKey
+from bgpd.kube.following import Following
+from bgpd.kube.intent import Facts, Gateway
+from bgpd.kube.objects import Node, Secret
+from bgpd.kube.options import KubeOptions
+from bgpd.kube.policies import route_policy
+from bgpd.kube.watch import Batch
+from routes.prefix import Family
+from routes.route_policy import RoutePolicy
+
+
+class ClusterTables:
+    """The few objects that everybody needs: BGPCluster, peers, policies, Secrets, and this host's Node."""
+
+    def __init__(self, options: KubeOptions, following: Following, changed: Callable[[], None]) -> None:
+        """`changed` is called whenever facts may be others than before."""
+        self._options = options
+        self._changed = changed
+        self._passwords: dict[SecretKey, str] = {}
+        self._policies: dict[str, RoutePolicy] = {}
+        self.clusters = following.follow(resources.CLUSTERS, self._noted)
+        self.peers = following.follow(resources.PEERS, self._noted)
+        self.policies = following.follow(resources.POLICIES, self._policies_changed)
+        self.own = following.follow(resources.node(options.node), self._noted)
+        self.secrets = following.follow(resources.secrets(options.namespace), self._secrets_changed)
+
+    @property
+    def synced(self) -> bool:
+        """Whether all of them were heard of."""
+        tables = (self.clusters, self.peers, self.policies, self.own, self.secrets)
+        return all(table.synced for table in tables)
+
+    @property
+    def cluster(self) -> BgpCluster | None:
+        return next(iter(self.clusters.values.values()), None)
+
+    @property
+    def node(self) -> Node | None:
+        return self.own.named(self._options.node)
+
+    def facts(
+        self,
+        gateways: Mapping[Family, Gateway],
+        nodes: Sequence[Node] = (),
+        pools: Sequence[BgpAddressPool] = (),
+    ) -> Facts | None:
+        """What the intent follows from; None while there is no BGPCluster or no Node."""
+        cluster, node = self.cluster, self.node
+        if cluster is None or node is None:
+            return None
+        return Facts(
+            base=self._options.host,
+            node=node,
+            cluster=cluster,
+            peers=self.peers.in_order(),
+            policies=dict(self._policies),
+            nodes=nodes,
+            passwords=self.password,
+            gateways=gateways,
+            pools=pools,
+        )
+
+    def password(self, key: SecretKey) -> str | None:
+        """The password that a Secret holds, or held: one that vanishes ends no session that it protects."""
+        secret = self.secrets.named(key.name)
+        written = None if secret is None else secret.data.get(key.key)
+        found = None if written is None else password_of(written)
+        if found is not None:
+            self._passwords[key] = found
+        return self._passwords.get(key)
+
+    def _noted(self, _: object) -> None:
+        self._changed()
+
+    def _secrets_changed(self, batch: Batch[Secret]) -> None:
+        if any(value.data for value in batch.changed) or batch.synced:
+            self._changed()
+
+    def _policies_changed(self, batch: Batch[BgpPolicy]) -> None:
+        for policy in batch.deleted:
+            self._policies.pop(policy.name, None)
+        for policy in batch.changed:
+            self._policies[policy.name] = route_policy(policy)
+        self._changed()
+
+
+def password_of(written: bytes) -> str | None:
+    """A TCP MD5 password (RFC 2385), without the newline that editors add; None where it can't be one."""
+    try:
+        text = written.decode("utf-8").removesuffix("\n")
+    except UnicodeDecodeError:
+        return None
+    usable = 0 < len(text.encode()) <= MAX_PASSWORD and "\0" not in text and "\n" not in text
+    return text if usable else None
