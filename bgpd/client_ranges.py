@@ -1,13 +1,15 @@
 """Clients without an entry of their own: who may connect from a range, and the peers made for them.
 
 A stranger's connection comes to `admit`, which makes a peer for it or says no; the number of peers of a
-range is bounded.  A client that is gone, and of which nothing is kept, is let go of after a while.
+range is bounded, and where the members of a range are known, nobody else is admitted.  A client that is gone,
+and of which nothing is kept, is let go of after a while.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
@@ -18,7 +20,8 @@ from bgpd.config import ClientRange, PeerConfig, SpeakerConfig
 from bgpd.daemon import PeerState
 from routes.path import PeerKind, PeerName
 from routes.policy import PeerImport
-from routes.prefix import Address, format_address
+from routes.prefix import Address, Prefix, format_address
+from routes.route_policy import Policies
 
 log = structlog.get_logger()
 
@@ -34,7 +37,18 @@ class Peers(Protocol):
 
     def add_peer(self, config: PeerConfig, *, keyed: bool = True) -> PeerState: ...
     def remove_peer(self, name: PeerName) -> None: ...
+    def change_peer(self, config: PeerConfig) -> None: ...
     def has_stale(self, name: PeerName) -> bool: ...
+
+
+PolicyLookup = Callable[[Iterable[str]], Policies]
+"""`Config.named_policies`."""
+
+
+def without_policies(names: Iterable[str]) -> Policies:
+    """For ranges that name none."""
+    del names
+    return ()
 
 
 class ClientRanges:
@@ -46,46 +60,98 @@ class ClientRanges:
         speaker: SpeakerConfig,
         daemon: Peers,
         imports: dict[PeerName, PeerImport],
+        policies: PolicyLookup = without_policies,
     ) -> None:
         """`imports` gains the import options of each client before its session begins."""
         self._speaker = speaker
         self._daemon = daemon
         self._imports = imports
         self._loop = asyncio.get_running_loop()
-        self._clients: dict[PeerName, ClientRange] = {}
-        self._count: dict[ClientRange, int] = {}
+        self._clients: dict[PeerName, tuple[Prefix, Address]] = {}
+        """The range and the address of each."""
+        self._count: dict[Prefix, int] = {}
         self._down_since: dict[PeerName, tuple[float, int]] = {}
         """Since when a client has had no session, and how many it had lost by then."""
         self.ranges: tuple[ClientRange, ...] = ()
-        self.configure(ranges)
+        self._by_prefix: dict[Prefix, ClientRange] = {}
+        self._imported: dict[Prefix, PeerImport] = {}
+        self.configure(ranges, policies)
 
-    def configure(self, ranges: Iterable[ClientRange]) -> None:
-        """Take these ranges; clients of one that is gone or changed have to come again."""
+    def configure(self, ranges: Iterable[ClientRange], policies: PolicyLookup = without_policies) -> None:
+        """Take these ranges; clients of one that is gone or changed have to come again.
+
+        Other policies and members reset nobody: only clients that are members no more are closed.
+        """
+        before, imported = self._by_prefix, self._imported
         self.ranges = tuple(sorted(ranges, key=lambda each: -each.range.length))
+        self._by_prefix = {each.range: each for each in self.ranges}
+        self._imported = {each.range: self._import_of(each, policies) for each in self.ranges}
         self._daemon.listener.set_range_keys({c.range: c.password for c in self.ranges if c.password})
-        for name, clients in list(self._clients.items()):
-            if clients not in self.ranges:
-                self._remove(name)
+        for prefix, old in before.items():
+            new = self._by_prefix.get(prefix)
+            if new is None or not _same(old, new):
+                self._remove_all(self._of_range(prefix))
+                continue
+            if new.members is not None:
+                self._remove_all(self._strangers(old.members, new.members, prefix))
+            if imported[prefix] != self._imported[prefix] or _policy_names(old) != _policy_names(new):
+                self._tell_policies(new)
+
+    def _of_range(self, prefix: Prefix) -> list[PeerName]:
+        return [name for name, (its_range, _) in self._clients.items() if its_range == prefix]
+
+    def _strangers(
+        self, before: frozenset[Address] | None, members: frozenset[Address], prefix: Prefix
+    ) -> list[PeerName]:
+        """The clients of a range that are members no more; the price is that of what changed."""
+        if before is None:
+            return [name for name in self._of_range(prefix) if self._clients[name][1] not in members]
+        gone = (PeerName(format_address(address)) for address in before - members)
+        return [name for name in gone if name in self._clients and self._clients[name][0] == prefix]
+
+    def _remove_all(self, names: Iterable[PeerName]) -> None:
+        for name in names:
+            self._remove(name)
+
+    def _tell_policies(self, clients: ClientRange) -> None:
+        """Have the clients of a range judged and told by its policies of now; no session is reset."""
+        for name in self._of_range(clients.range):
+            self._imports[name] = self._imported[clients.range]
+            state = self._daemon.peers.get(name)
+            if state is not None and _policy_names(state.config) != _policy_names(clients):
+                self._daemon.change_peer(
+                    replace(
+                        state.config,
+                        import_policies=clients.import_policies,
+                        export_policies=clients.export_policies,
+                    )
+                )
+
+    def _import_of(self, clients: ClientRange, policies: PolicyLookup) -> PeerImport:
+        return PeerImport(
+            max_prefixes=clients.max_prefixes,
+            allow=clients.allow,
+            trusted=clients.asn == self._speaker.asn,
+            policies=policies(clients.import_policies),
+        )
 
     def find(self, source: Address) -> ClientRange | None:
         """The range of an address, the most specific one."""
         return next((each for each in self.ranges if each.range.covers(source)), None)
 
     def admit(self, source: Address) -> PeerSession | None:
-        """A session for a stranger, or None: it is in no range, or the range is full."""
+        """A session for a stranger, or None: it is in no range or no member of its range, or that is full."""
         clients = self.find(source)
-        if clients is None:
+        if clients is None or (clients.members is not None and source not in clients.members):
             return None
-        if self._count.get(clients, 0) >= clients.max_sessions:
-            log.warning("a range of clients is full", range=str(clients.range), limit=clients.max_sessions)
+        prefix = clients.range
+        if self._count.get(prefix, 0) >= clients.max_sessions:
+            log.warning("a range of clients is full", range=str(prefix), limit=clients.max_sessions)
             return None
         name = PeerName(format_address(source))
-        self._clients[name] = clients
-        self._count[clients] = self._count.get(clients, 0) + 1
-        internal = clients.asn == self._speaker.asn
-        self._imports[name] = PeerImport(
-            max_prefixes=clients.max_prefixes, allow=clients.allow, trusted=internal
-        )
+        self._clients[name] = prefix, source
+        self._count[prefix] = self._count.get(prefix, 0) + 1
+        self._imports[name] = self._imported[prefix]
         # The range's key is on the listener already, and the kernel takes a thousand of them at most.
         return self._daemon.add_peer(self._config(name, source, clients), keyed=False).session
 
@@ -105,6 +171,8 @@ class ClientRanges:
             client=internal,
             add_paths=clients.add_paths,
             export=clients.export,
+            import_policies=clients.import_policies,
+            export_policies=clients.export_policies,
             description=f"client of {clients.range}",
             range=str(clients.range),
         )
@@ -133,11 +201,22 @@ class ClientRanges:
                 self._remove(name)
 
     def _remove(self, name: PeerName) -> None:
-        clients = self._clients.pop(name)
+        prefix, _ = self._clients.pop(name)
         self._down_since.pop(name, None)
-        self._count[clients] -= 1
-        if not self._count[clients]:
-            del self._count[clients]
+        self._count[prefix] -= 1
+        if not self._count[prefix]:
+            del self._count[prefix]
         if name in self._daemon.peers:
             self._daemon.remove_peer(name)
         self._imports.pop(name, None)
+
+
+def _same(old: ClientRange, new: ClientRange | None) -> bool:
+    """Whether sessions made for one serve for the other."""
+    return new is not None and replace(old, members=None, import_policies=(), export_policies=()) == replace(
+        new, members=None, import_policies=(), export_policies=()
+    )
+
+
+def _policy_names(of: ClientRange | PeerConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return of.import_policies, of.export_policies

@@ -136,7 +136,14 @@ def _export(config: Config, peer: PeerConfig, negotiated: Negotiated) -> Export:
         prepend=policy.prepend,
         communities=policy.add_communities,
         large_communities=policy.add_large_communities,
+        policies=config.named_policies(peer.export_policies),
     )
+
+
+def _import_rules(config: Config) -> object:
+    """What the import rules of a configuration are made of, to be compared."""
+    ranges = [(clients.range, clients.import_policies) for clients in _reflector(config).clients]
+    return config.imports, config.peers, config.policies, ranges
 
 
 def _reflector(config: Config) -> ReflectorConfig:
@@ -175,7 +182,9 @@ class Reflector(process.Role):
         duplicates = Duplicates(self.out.is_client, _warn_of_duplicate)
         self._rib.watch_duplicates(duplicates)
         self.daemon = Daemon(config, self._rib, self.out, self.out, lambda _: 0, self._convergence, tasks)
-        self.ranges = ClientRanges(reflector.clients, config.speaker, self.daemon, self._imports)
+        self.ranges = ClientRanges(
+            reflector.clients, config.speaker, self.daemon, self._imports, config.named_policies
+        )
         self.daemon.listener.strangers = self.ranges
         self.view = ReflectorView(self.daemon, self.out.groups, duplicates, self.facts, self.request_shutdown)
         self._deferral: asyncio.TimerHandle | None = None
@@ -194,6 +203,7 @@ class Reflector(process.Role):
                 peer.enforce_first_as,
                 peer.max_prefixes,
                 trusted=peer.kind is PeerKind.IBGP,
+                policies=config.named_policies(peer.import_policies),
             )
         return ImportPolicy(
             asn=config.speaker.asn,
@@ -301,8 +311,9 @@ class Reflector(process.Role):
     def take(self, old: Config, plan: Reload) -> None:  # noqa: ARG002  peers are the caller's
         """Take a changed configuration."""
         self.out.config = self.config
-        self.ranges.configure(_reflector(self.config).clients)
-        self._rib.set_policy(self._policy())
+        self.ranges.configure(_reflector(self.config).clients, self.config.named_policies)
+        if _import_rules(old) != _import_rules(self.config):
+            self._rib.set_policy(self._policy())
         aggregates = _reflector(self.config).aggregates
         if old.imports != self.config.imports or _reflector(old).aggregates != aggregates:
             self.daemon.flush()

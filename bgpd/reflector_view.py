@@ -91,7 +91,7 @@ class ReflectorView(RoleView):
             yield path, reason
         own = group.aggregate(nlri)
         if own is not None:
-            yield own, ""
+            yield own, group.why_policies_refuse(own)
 
     def _told_group(self, group: UpdateGroup, nlri: Prefix) -> Iterator[PathView]:
         for path, reason in self._offered(group, nlri):
@@ -193,7 +193,7 @@ class ReflectorView(RoleView):
 
 def _view(group: UpdateGroup, path: Path, reason: str) -> PathView:
     told = path.attributes if reason else group.told(path)
-    rule = NOT_TOLD if reason else TOLD
+    rule = NOT_TOLD if reason else group.deciding_rule(path) or TOLD
     shown = path._replace(attributes=told)
     return PathView(shown, told, not reason, rule, best=not reason, reason=reason, group=group.name)
 

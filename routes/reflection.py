@@ -19,6 +19,7 @@ from routes.adj_rib_out import prepended
 from routes.path import Path, PathAttributes, PeerKind, Source
 from routes.policy import DEFAULT_LOCAL_PREF, AllowEntry, compile_prefixes
 from routes.prefix import Address, Family, Prefix, format_address
+from routes.route_policy import Outcome, Policies
 
 NO_EXPORT = 0xFFFFFF01
 NO_ADVERTISE = 0xFFFFFF02
@@ -72,6 +73,16 @@ class Export(NamedTuple):
     prepend: int = 0
     communities: tuple[int, ...] = ()
     large_communities: tuple[tuple[int, int, int], ...] = ()
+    policies: Policies = ()
+    """Asked about each path; what they set wins over the values here."""
+
+    def after(self, told: Outcome) -> Export:
+        """With what the policies set for one path."""
+        return self._replace(
+            local_pref=self.local_pref if told.local_pref is None else told.local_pref,
+            med=self.med if told.med is None else told.med,
+            prepend=self.prepend if told.prepend is None else told.prepend,
+        )
 
 
 class Border(NamedTuple):
@@ -128,8 +139,10 @@ def refused_by_community(attributes: PathAttributes, target: Role) -> str:
     return ""
 
 
-def exported(path: Path, target: Role, export: Export) -> PathAttributes:
-    """The attributes that a peer in the role `target` is told."""
+def exported(path: Path, target: Role, export: Export, policies: Outcome | None = None) -> PathAttributes:
+    """The attributes that a peer in the role `target` is told, after what `policies` made of the path."""
+    if policies is not None:
+        path, export = path._replace(attributes=policies.attributes), export.after(policies)
     told = (
         _outside(path.attributes, export)
         if target is Role.EXTERNAL

@@ -28,6 +28,7 @@ from routes.reflection import (
     unfit_next_hop,
     why_not,
 )
+from routes.route_policy import Outcome, compile_policies
 
 
 class GroupKey(NamedTuple):
@@ -74,6 +75,10 @@ class Identities:
         self._sources.pop(peer, None)
 
 
+def _itself(told: Outcome) -> Outcome:
+    return told
+
+
 class UpdateGroup:
     """One log, what goes into it, and who reads it."""
 
@@ -92,6 +97,7 @@ class UpdateGroup:
         self._role_of = role_of
         self._identities = identities
         self._next_hop_sizes = next_hop_sizes(key.family, extended=key.extended_next_hop)
+        self._policies = compile_policies(key.export.policies, _itself) if key.export.policies else None
         self._draw(border)
 
     def _draw(self, border: Border) -> None:
@@ -119,6 +125,7 @@ class UpdateGroup:
             f"prepend {export.prepend}": export.prepend,
             " ".join(f"{each >> 16}:{each & 0xFFFF}" for each in export.communities): export.communities,
             " ".join(":".join(map(str, each)) for each in export.large_communities): export.large_communities,
+            f"policies {','.join(policy.name for policy in export.policies)}": export.policies,
         }
         return " ".join((str(key.family), key.role.value, *(text for text, so in extra.items() if so)))
 
@@ -130,6 +137,25 @@ class UpdateGroup:
 
     def why_refused(self, path: Path) -> str:
         """Why the group is not told a path, in a sentence; empty when it is, or an aggregate instead."""
+        if refused := self._why_kept(path):
+            return refused
+        return "" if self._aggregates.of(path.nlri) is not None else self.why_policies_refuse(path)
+
+    def why_policies_refuse(self, path: Path) -> str:
+        """Why the group's policies refuse a path, in a sentence; empty when they accept it."""
+        told = self._asked(path)
+        return "" if told is None or told.accepted else f"{told.rule}: {told.text}"
+
+    def deciding_rule(self, path: Path) -> str:
+        """The rule of the group's policies that accepts a path; empty without policies."""
+        told = self._asked(path)
+        return "" if told is None else told.rule
+
+    def _asked(self, path: Path) -> Outcome | None:
+        return None if self._policies is None else self._policies(path.nlri, path.attributes)
+
+    def _why_kept(self, path: Path) -> str:
+        """The same without policies, which an aggregate's part is not asked about: it is not announced."""
         source, target = self._role_of(path.source.peer), self.key.role
         if not may_hear(source, target):
             return why_not(source, target)
@@ -158,11 +184,11 @@ class UpdateGroup:
 
     def told(self, path: Path) -> PathAttributes:
         """What the members are told of a path."""
-        return exported(path, self.key.role, self.key.export)
+        return exported(path, self.key.role, self.key.export, self._asked(path))
 
     def put(self, selected: Iterable[tuple[Prefix, tuple[Path, ...], tuple[Path, ...]]]) -> None:
         """Take new selections: prefix, what was selected before, and what is now."""
-        if self.key.add_paths or self._aggregates:
+        if self.key.add_paths or self._aggregates or self._policies is not None:
             self._put_paths(selected)
             return
         log, role, sizes, own = self.log, self.key.role, self._next_hop_sizes, self.key.export.next_hop
@@ -189,16 +215,19 @@ class UpdateGroup:
             log.put((nlri, 0), source_of(peer), mine)
 
     def _put_paths(self, selected: Iterable[tuple[Prefix, tuple[Path, ...], tuple[Path, ...]]]) -> None:
-        """The same where a prefix can have several paths, or an aggregate can take its place."""
+        """The same where a prefix can have several paths, or an aggregate can take its place, or where
+        policies are asked, whose answer depends on the prefix."""
         most, touched = self.key.add_paths or 1, dict[Prefix, None]()
         told: dict[tuple[int, PeerName], PathAttributes] = {}
         for nlri, before, after in selected:
-            now = [path for path in after[:most] if not self.why_refused(path)]
+            now = [path for path in after[:most] if not self._why_kept(path)]
             aggregate = self._aggregates.of(nlri)
             if aggregate is not None:
                 self._aggregates.note(aggregate, nlri, now[0].attributes.origin if now else None)
                 touched[aggregate] = None
                 now = []
+            elif self._policies is not None:
+                now = [path for path in now if self._policies(nlri, path.attributes).accepted]
             keys = {(nlri, self._number(path.source.peer, path.path_id)): path for path in now}
             # Without ADD-PATH all paths of a prefix have one key, and a key changes once in a commit.
             for key in dict.fromkeys((nlri, self._number(p.source.peer, p.path_id)) for p in before):
@@ -207,7 +236,7 @@ class UpdateGroup:
             for key, path in keys.items():
                 known = (id(path.attributes), path.source.peer)
                 mine = told.get(known)
-                if mine is None:
+                if mine is None or self._policies is not None:
                     mine = told[known] = self.told(path)
                 self._announce(key, path.source.peer, mine)
         for aggregate in touched:
@@ -223,10 +252,16 @@ class UpdateGroup:
 
     def _put_aggregate(self, nlri: Prefix) -> None:
         path, key = self.aggregate(nlri), (nlri, self._number(LOCAL_PEER, 0))
-        if path is None:
+        if path is None or self.why_policies_refuse(path):
             self.log.remove(key)
         else:
             self._announce(key, LOCAL_PEER, self.told(path))
+
+    def revise(self, export: Export, selected: Iterable[tuple[Prefix, tuple[Path, ...]]]) -> None:
+        """Export otherwise from now on, and announce and withdraw what that changes."""
+        self.key = self.key._replace(export=export)
+        self._policies = compile_policies(export.policies, _itself) if export.policies else None
+        self.redraw(self._border, selected)
 
     def redraw(self, border: Border, selected: Iterable[tuple[Prefix, tuple[Path, ...]]]) -> None:
         """Take another border, and announce and withdraw what that changes."""
