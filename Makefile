@@ -5,15 +5,28 @@ SHELL := bash
 BIN := .venv/bin
 FABRIC ?= reflector
 
-.PHONY: demo test check lock protos bench clean help
+# A cluster to test against is named on the command line; one in the environment may be somebody's own.
+unexport KUBECONFIG
+CLUSTER := $(if $(filter command,$(firstword $(origin KUBECONFIG))),$(KUBECONFIG))
+
+.PHONY: demo test kube test-e2e check lock protos bench clean help
 
 demo: ## Show pods on different nodes reaching each other (FABRIC=reflector, mesh, frr or bird)
 	@.ci/setup $(if $(filter frr bird,$(FABRIC)),test,demo)
 	@$(BIN)/podbgpd lab --fabric $(FABRIC)
 
-test: ## Run every test: unit, property, interop with real daemons, end to end
+test: ## Run every test that needs no Kubernetes: unit, property, interop with real daemons, end to end
 	@.ci/setup test
 	@$(BIN)/pytest
+
+kube: ## Build the real Kubernetes components, once, in some minutes (Debian 12)
+	@.ci/setup test
+	@.ci/kube
+
+test-e2e: ## Test with the real Kubernetes components (KUBECONFIG=FILE: against that cluster)
+	@.ci/setup test
+	@$(if $(CLUSTER),,.ci/kube)
+	@$(BIN)/pytest tests/kube $(if $(CLUSTER),--kubeconfig '$(CLUSTER)')
 
 check: ## Lint, formatting, types, layers, generated code
 	@.ci/setup test
@@ -49,4 +62,4 @@ clean: ## Remove what the other targets made in this folder
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## Show this
-	@sed -n 's/^\([a-z]*\): ## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
+	@sed -n 's/^\([a-z0-9-]*\): ## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10

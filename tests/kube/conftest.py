@@ -1,0 +1,90 @@
+"""What the tests with real Kubernetes components stand on (`make test-e2e`).
+
+`kubeconfig` and `api` are a real API server, the lab's own or the cluster that --kubeconfig names; never one
+that the environment names.  Whatever needs the lab's own control plane uses the fixture `control_plane`, and
+is not selected against another cluster.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bgpd.kube.client import KubeClient
+from bgpd.lab.control_plane import CONTROLLERS, ControlPlane
+from bgpd.lab.kube_components import find_components
+from bgpd.lab.process import Process
+from bgpd.lab.workspace import Workspace, claim
+from tests.kube.pod_network import PodNetwork
+
+OWN = {"control_plane", "workspace", "network"}
+"""Fixtures that only the lab's own control plane can give."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--kubeconfig", type=Path, default=None, help="test against this cluster, not the lab's own"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Against another cluster, only what can run there."""
+    if config.getoption("kubeconfig") is None:
+        return
+    own = [item for item in items if OWN & set(getattr(item, "fixturenames", ()))]
+    config.hook.pytest_deselected(items=own)
+    items[:] = [item for item in items if item not in own]
+
+
+@pytest.fixture(scope="session")
+def workspace() -> Iterator[Workspace]:
+    """One lab for all tests of a run."""
+    claimed = claim("kube")
+    yield claimed
+    claimed.remove()
+
+
+@pytest.fixture(scope="session")
+def control_plane(workspace: Workspace) -> Iterator[ControlPlane]:
+    """The lab's own control plane; with controllers where the machine has them."""
+    components = find_components()
+    controllers = CONTROLLERS if components.controller_manager else ()
+    with ControlPlane(workspace, components=components, controllers=controllers) as control:
+        yield control
+        _show(control.etcd, control.apiserver, control.controller_manager)
+
+
+@pytest.fixture(scope="session")
+def kubeconfig(request: pytest.FixtureRequest) -> Path:
+    """Of the API server that is tested against."""
+    given: Path | None = request.config.getoption("kubeconfig")
+    if given is not None:
+        return given
+    control: ControlPlane = request.getfixturevalue("control_plane")
+    return control.outside_kubeconfig()
+
+
+@pytest.fixture
+def api(kubeconfig: Path) -> Iterator[KubeClient]:
+    """A client of it, with all rights."""
+    client = KubeClient.load(str(kubeconfig))
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def network(control_plane: ControlPlane, workspace: Workspace) -> Iterator[PodNetwork]:
+    """Two nodes with a fake kubelet and a real kube-proxy each, routes between them, and a scheduler."""
+    with PodNetwork(control_plane, workspace) as built:
+        yield built
+        _show(*built.processes)
+
+
+def _show(*processes: Process | None) -> None:
+    """pytest prints it only for what failed."""
+    for process in processes:
+        if process is not None:
+            sys.stderr.write(f"--- the end of the log of {process.name}\n{process.tail()}\n")
