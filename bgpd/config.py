@@ -246,9 +246,12 @@ class Config:
 
     def named_policies(self, names: Iterable[str]) -> Policies:
         """The policies of these names; ConfigError when one is not there."""
+        wanted = tuple(names)
+        if not wanted:
+            return ()
         known = {policy.name: policy for policy in self.policies}
         try:
-            return tuple(known[name] for name in names)
+            return tuple(known[name] for name in wanted)
         except KeyError as missing:
             raise ConfigError(f"{self.path}: there is no policy {missing}") from None
 

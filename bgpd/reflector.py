@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import structlog
 
@@ -79,8 +79,19 @@ class Outbox:
         """Let the peer read its logs."""
         peer = session.config
         self.roles[peer.name] = role_of(peer)
-        export = _export(self.config, peer, negotiated)
-        self.groups.session_up(session, negotiated, Terms(self.roles[peer.name], export, peer.add_paths))
+        self.groups.session_up(session, negotiated, self._terms(peer, negotiated))
+
+    def _terms(self, peer: PeerConfig, negotiated: Negotiated) -> Terms:
+        return Terms(role_of(peer), _export(self.config, peer, negotiated), peer.add_paths)
+
+    def revise(self, peers: Mapping[PeerName, PeerConfig]) -> None:
+        """Tell these, which are all that there are, what their configuration makes of the table now."""
+
+        def terms_of(name: PeerName, negotiated: Negotiated) -> Terms | None:
+            peer = peers.get(name)
+            return None if peer is None else self._terms(peer, negotiated)
+
+        self.groups.revise(terms_of)
 
     def session_down(self, name: PeerName) -> None:
         """The peer reads no more."""
@@ -144,6 +155,12 @@ def _import_rules(config: Config) -> object:
     """What the import rules of a configuration are made of, to be compared."""
     ranges = [(clients.range, clients.import_policies) for clients in _reflector(config).clients]
     return config.imports, config.peers, config.policies, ranges
+
+
+def _export_rules(config: Config) -> object:
+    """What a configuration has peers told by policies, to be compared."""
+    ranges = [(clients.range, clients.export_policies) for clients in _reflector(config).clients]
+    return config.policies, ranges, [(peer.name, peer.export_policies) for peer in config.peers]
 
 
 def _reflector(config: Config) -> ReflectorConfig:
@@ -308,12 +325,16 @@ class Reflector(process.Role):
         """Whether everybody has everything."""
         return self.out.groups.idle
 
-    def take(self, old: Config, plan: Reload) -> None:  # noqa: ARG002  peers are the caller's
+    def take(self, old: Config, plan: Reload) -> None:
         """Take a changed configuration."""
         self.out.config = self.config
         self.ranges.configure(_reflector(self.config).clients, self.config.named_policies)
         if _import_rules(old) != _import_rules(self.config):
             self._rib.set_policy(self._policy())
+        if _export_rules(old) != _export_rules(self.config):
+            self.daemon.flush()
+            peers = {name: state.config for name, state in self.daemon.peers.items()}
+            self.out.revise(peers | {peer.name: peer for peer in plan.changed})
         aggregates = _reflector(self.config).aggregates
         if old.imports != self.config.imports or _reflector(old).aggregates != aggregates:
             self.daemon.flush()

@@ -11,7 +11,7 @@ allows an implicit Adj-RIB-Out).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -92,6 +92,12 @@ class _Member:
         self.outflow.stand_alone()
 
 
+def _key(family: Family, negotiated: Negotiated, terms: Terms) -> GroupKey:
+    add_paths = terms.add_paths if family in negotiated.add_path_send else 0
+    extended = family in negotiated.extended_next_hop
+    return GroupKey(family, terms.role, terms.export, negotiated.four_octet, add_paths, extended)
+
+
 class UpdateGroups:
     """All groups of a reflector."""
 
@@ -144,9 +150,7 @@ class UpdateGroups:
         self._pump_soon()
 
     def _group(self, family: Family, negotiated: Negotiated, terms: Terms) -> UpdateGroup:
-        add_paths = terms.add_paths if family in negotiated.add_path_send else 0
-        extended = family in negotiated.extended_next_hop
-        key = GroupKey(family, terms.role, terms.export, negotiated.four_octet, add_paths, extended)
+        key = _key(family, negotiated, terms)
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = UpdateGroup(
@@ -203,6 +207,52 @@ class UpdateGroups:
             if group.key.role is Role.EXTERNAL:
                 group.redraw(border, self._selected(group.key.family))
         self._pump_soon()
+
+    def revise(self, terms_of: Callable[[PeerName, Negotiated], Terms | None]) -> None:
+        """Take other terms than before; those of a peer that is leaving are None.
+
+        A group whose members stay together is told in place what that changes.  Who goes to another group
+        than the others has its session reset: what it holds of us is only known of a log read to its end.
+        """
+        moves: dict[GroupKey, dict[GroupKey, list[_Member]]] = {}
+        for name, member in self._members.items():
+            terms = terms_of(name, member.negotiated)
+            if terms is None:
+                continue
+            for family, group in member.groups.items():
+                new = _key(family, member.negotiated, terms)
+                moves.setdefault(group.key, {}).setdefault(new, []).append(member)
+        moving = {old: to for old, to in moves.items() if list(to) != [old]}
+        revised = self._revisable(moving)
+        for old, to in moving.items():
+            for new, members in to.items() if old not in revised else ():
+                for member in members if new != old else ():
+                    self._loop.call_soon(member.client.reset, cease(Cease.CONFIG_CHANGE))
+        self._rename(revised)
+
+    def _revisable(self, moving: Mapping[GroupKey, Collection[GroupKey]]) -> dict[GroupKey, GroupKey]:
+        """The groups that go as a whole to a key that no other group has then."""
+        revised = {old: next(iter(to)) for old, to in moving.items() if len(to) == 1}
+        revised = {old: new for old, new in revised.items() if new == old._replace(export=new.export)}
+        clashing: list[GroupKey] | None = None
+        while clashing is None or clashing:
+            clashing, taken = [], self._groups.keys() - revised.keys()
+            for old, new in revised.items():
+                if new in taken:
+                    clashing.append(old)
+                taken.add(new)
+            for old in clashing:  # it stays under its key, which may be another's new one
+                del revised[old]
+        return revised
+
+    def _rename(self, revised: Mapping[GroupKey, GroupKey]) -> None:
+        """Have groups export as their new keys say."""
+        moved = [(new, self._groups.pop(old), self._fronts.pop(old)) for old, new in revised.items()]
+        for new, group, front in moved:
+            group.revise(new.export, self._selected(new.family))
+            self._groups[new], self._fronts[new] = group, front
+        if moved:
+            self._pump_soon()
 
     def changed(self, changes: Sequence[Change]) -> None:
         """Put the changes of the Loc-RIB into every log, and have them written."""
