@@ -102,6 +102,7 @@ class Agent(process.Role):
         self.view = AgentView(self.daemon, self.fib, self.out, self.facts, self.request_shutdown)
         self._nodes: NodePrefixes | None = None
         self._services: tuple[OwnPath, ...] = ()
+        self._started = False
 
     # -- starting ---------------------------------------------------------------------------------
 
@@ -113,6 +114,7 @@ class Agent(process.Role):
         self.daemon.found = found
         self._set_policy()
         self._rib.set_resolver(self.fib.cost, self.fib.why_unresolved)
+        self._started = True
         self._originate()
         self.daemon.listener.start()
         for peer in self.config.peers:
@@ -201,9 +203,10 @@ class Agent(process.Role):
             self.out.addresses_changed()
 
     def announce_services(self, paths: Iterable[OwnPath]) -> None:
-        """Announce exactly these beside the configured prefixes."""
-        self._services = tuple(paths)
-        self._originate()
+        """Announce exactly these beside the configured prefixes; before `start` they wait for it."""
+        before, self._services = self._services, tuple(paths)
+        if before != self._services and self._started:
+            self._originate()
 
     def verify_against(self, nodes: NodePrefixes | None) -> None:
         """Hold other nodes' paths against what they may announce; None: that is not known."""

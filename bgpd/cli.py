@@ -91,8 +91,20 @@ def main() -> None:
     show_default=True,
     help="With --kubernetes: where the container runtime finds its networks.",
 )
+@click.option(
+    "--cni-data-dir",
+    default="",
+    metavar="DIRECTORY",
+    help="With --kubernetes: where pods' addresses are remembered; default: as the host-local plugin does.",
+)
 def agent(
-    path: str, *, kubernetes: bool, reflector_config: str | None, cni_dir: Path, **kube: Unpack[KubeWords]
+    path: str,
+    *,
+    kubernetes: bool,
+    reflector_config: str | None,
+    cni_dir: Path,
+    cni_data_dir: str,
+    **kube: Unpack[KubeWords],
 ) -> None:
     """Run the node agent in the foreground.
 
@@ -103,7 +115,12 @@ def agent(
         host = load_host(_given(path), "agent")
         if reflector_config is not None:
             load_host(reflector_config, "reflector")  # a mistake in it should not wait for an election
-        options = replace(kube_from(host, kube), reflector_config=reflector_config, cni_folder=cni_dir)
+        options = replace(
+            kube_from(host, kube),
+            reflector_config=reflector_config,
+            cni_folder=cni_dir,
+            cni_data_folder=cni_data_dir,
+        )
         _need_net_admin("change the kernel's routes")
         _begin(host)
         from bgpd.kube.agent import run as follow  # noqa: PLC0415  as below, and the Kubernetes client
@@ -242,6 +259,13 @@ def flush(path: str) -> None:
     metavar="[NAME]",
     help="Remove the lab of that name, or all that are kept or dead.",
 )
+@click.option(
+    "--compare",
+    type=click.Choice(["overlay"]),
+    help="Measure the same two pods over plain routes and over VXLAN instead.",
+)
+@click.option("--duration", type=float, metavar="SECONDS", help="Of the comparison's traffic in all.")
+@click.option("--output", type=click.Choice(["text", "json"]), help="Of the comparison.")
 def lab(
     fabric: str,
     nodes: int | None,
@@ -251,6 +275,9 @@ def lab(
     timeout: float | None,
     keep: bool,
     remove: str | None,
+    compare: str | None,
+    duration: float | None,
+    output: str | None,
 ) -> None:
     """Build a routed pod network in network namespaces and prove that it works.
 
@@ -261,6 +288,14 @@ def lab(
 
     if remove is not None:
         sys.exit(remove_labs(remove))
+    if compare is not None:
+        named = click.get_current_context().get_parameter_source("fabric")
+        shape = (keep, ipv4_only, nodes, pods, light_nodes, named is not click.core.ParameterSource.DEFAULT)
+        if any(shape):
+            raise click.UsageError("--compare builds its own two nodes: only --duration, --timeout, --output")
+        sys.exit(_compare(duration, timeout, output))
+    if duration is not None or output is not None:
+        raise click.UsageError("--duration and --output belong to --compare")
     default = LabOptions()
     options = LabOptions(
         fabric=fabric,
@@ -272,6 +307,19 @@ def lab(
         timeout=default.timeout if timeout is None else timeout,
     )
     sys.exit(run_lab(options))
+
+
+def _compare(duration: float | None, timeout: float | None, output: str | None) -> int:
+    from bgpd.lab.compare import CompareOptions, run_compare  # noqa: PLC0415  rich, and the whole lab
+
+    default = CompareOptions()
+    return run_compare(
+        CompareOptions(
+            duration=default.duration if duration is None else duration,
+            timeout=default.timeout if timeout is None else timeout,
+            output=output or default.output,
+        )
+    )
 
 
 def summary(config: Config) -> str:

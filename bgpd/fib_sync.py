@@ -93,6 +93,10 @@ class FibSync:
         """Called with the prefixes whose kernel entry may have changed."""
         self.watched: Callable[[], bool] = lambda: False
         """Whether anybody wants `on_changed`."""
+        self.verified = False
+        """Whether the last dump showed every entry as it was wanted."""
+        self.mended = 0
+        """How often somebody else changed what is in our place."""
         self.error = ""
         """Why the kernel can't be reached, in a sentence; empty when all is well."""
         self.resolver = Resolver()
@@ -153,6 +157,11 @@ class FibSync:
     def idle(self) -> bool:
         """Whether there is nothing to apply and nothing in flight."""
         return not (self._busy or self._run_planned or self.learned.pending or self.own.pending)
+
+    def verify(self) -> None:
+        """Read the kernel back, for `verified`."""
+        self._full_dump_for = self._full_dump_for or "verify"
+        self._plan_refresh(0.0)
 
     def usage(self) -> Usage:
         """What the entries in the kernel use of this host, for its checks."""
@@ -395,6 +404,7 @@ class FibSync:
 
     def _entry_changed(self, event: EntryChanged) -> None:
         fib = self.own if event.metric == self.own.metric else self.learned
+        self.mended += 1
         fib.observed(event.nlri, event.entry, event.protocol, event.gone)
 
     def _surroundings_changed(self, event: KernelEvent) -> None:
@@ -452,6 +462,7 @@ class FibSync:
     def _dumped(self, snapshot: KernelSnapshot) -> None:
         for fib in (self.learned, self.own):
             fib.resynced(snapshot.entries[fib.metric])
+        self.verified = self.learned.in_step and self.own.in_step
         self.error, self._retry_after = "", FIRST_RETRY
         self._resolve_again(self._take_surroundings(snapshot))
 

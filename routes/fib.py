@@ -404,6 +404,12 @@ class Fib:
         return bool(self._dirty or self._queue or self._read)
 
     @property
+    def in_step(self) -> bool:
+        """Whether the kernel has every entry as it is wanted, as far as is known."""
+        actual = self.actual
+        return all(actual.get(nlri) == entry for nlri, entry in self.desired.items())
+
+    @property
     def held(self) -> int:
         """How many entries are kept although nothing wants them."""
         return len(self._held) + len(self._adopted)

@@ -13,14 +13,27 @@ from bgpd import process
 from bgpd.agent import Agent
 from bgpd.config import Config, FibConfig
 from bgpd.kernel.netlink import Kernel
-from bgpd.kube.custom_values import BgpCluster, Topology
+from bgpd.kube import resources
+from bgpd.kube.agent_facts import node_facts
+from bgpd.kube.custom_values import BgpCluster, ReflectorMode, Topology
+from bgpd.kube.drain_watch import DrainWatch
+from bgpd.kube.errors import KubeError
 from bgpd.kube.follower import Follower
-from bgpd.kube.intent import Gateway, Intent, agent_intent
+from bgpd.kube.host import Host, Wanted
+from bgpd.kube.intent import Gateway, Intent, agent_intent, prefixes_of
 from bgpd.kube.known_nodes import KnownNodes
+from bgpd.kube.local_services import LocalServices
+from bgpd.kube.node_state_writer import NodeStateWriter
+from bgpd.kube.objects import Node
 from bgpd.kube.options import KubeOptions
+from bgpd.kube.reflector_child import ReflectorChild
 from bgpd.kube.restart import Again, run_and_again
+from bgpd.node.drain import IN_SERVICE
 from routes.next_hop import Resolver
 from routes.prefix import Family
+
+LOOK_EVERY = 1.0
+"""Seconds between two looks at what no event tells."""
 
 
 def run(options: KubeOptions) -> int:
@@ -45,40 +58,129 @@ class KubeAgent(Follower[Agent]):
         """In a mesh alone."""
         self._gateways = gateways_of(read_surroundings(options.host.fib))
         super().__init__(options, again, tasks)
+        self.services = LocalServices(self.following, options.node, self.changed)
+        self.drain = DrainWatch(self.following, options.node, self.changed)
+        self.host = Host(options, self.following.client.sibling())
+        self.child = ReflectorChild(options)
+        self.state = NodeStateWriter(self.following.client.sibling(), options.node, "")
+
+    async def start(self) -> Agent:
+        """Run the agent, and beside it what the node needs besides routes."""
+        self.tasks.create_task(self._learn_version())
+        role = await super().start()
+        for work in (self.host.keep(self._wanted), self.child.keep(), self._look_now_and_then(role)):
+            role.run_in_background(work)
+        self.state.start()
+        return role
+
+    def stop(self) -> None:
+        super().stop()
+        self.host.close()
+        self.state.stop()
+
+    # -- following (bgpd.kube.follower) -----------------------------------------------------------
 
     def follow(self, cluster: BgpCluster) -> None:
-        """Only a mesh needs all Nodes."""
+        """Only a mesh needs all Nodes, and only who announces Services needs those."""
         mesh = cluster.topology is Topology.MESH
         if mesh and self.nodes is None:
             self.nodes = KnownNodes(self.following, self.changed)
         elif not mesh and self.nodes is not None:
             self.nodes.drop()
             self.nodes = None
+        node = self.tables.node
+        if node is not None:
+            self.services.look(cluster, node)
 
     @property
     def synced(self) -> bool:
-        return self.tables.synced and (self.nodes is None or self.nodes.table.synced)
+        nodes = self.nodes is None or self.nodes.table.synced
+        return self.tables.synced and nodes and self.services.synced
 
     def intent(self) -> Intent | None:
         nodes = () if self.nodes is None else self.nodes.table.in_order()
-        facts = self.tables.facts(self._gateways, nodes)
-        return None if facts is None else agent_intent(facts)
+        announcements = self.services.announcements
+        drain = self.drain.look(self.tables.node, self.loop.time(), announcements.local_endpoints())
+        announcements.drain_replaced(going=drain.graceful_shutdown, withdrawn=not drain.announce_services)
+        facts = self.tables.facts(self._gateways, nodes, self.services.pools.in_order(), drain)
+        if facts is None:
+            return None
+        return replace(agent_intent(facts), services=tuple(announcements.announced.values()))
 
     def without_node(self, config: Config) -> Config:
         return replace(config, agent=replace(config.agent, advertise=()))
 
-    def make(self, config: Config) -> Agent:
-        return Agent(config, self.tasks)
+    def make(self, intent: Intent) -> Agent:
+        agent = Agent(intent.config, self.tasks)
+        agent.announce_services(intent.services)
+        return agent
 
-    def looked(self, role: Agent) -> None:
-        """In a mesh, other nodes' paths have to be theirs."""
-        cluster = self.tables.cluster
+    def looked(self, role: Agent, intent: Intent) -> None:
+        """Take what no configuration holds: Services, whose paths have to be whose, and the reflector."""
+        role.announce_services(intent.services)
+        cluster, node = self.tables.cluster, self.tables.node
         if self.nodes is None or cluster is None:
             role.verify_against(None)
-            return
-        self.nodes.on_touched = role.rejudge
-        self.nodes.set_ranges(cluster.pod_cidrs)
-        role.verify_against(self.nodes.prefixes)
+        else:
+            self.nodes.on_touched = role.rejudge
+            self.nodes.set_ranges(cluster.pod_cidrs)
+            role.verify_against(self.nodes.prefixes)
+        self.child.want(wanted=cluster is not None and node is not None and is_elected(cluster, node))
+        self.host.poke()
+
+    def _wanted(self) -> tuple[Agent, Wanted] | None:
+        """What the host should be like; None while that is not known."""
+        role, cluster, node = self.role, self.tables.cluster, self.tables.node
+        if role is None or cluster is None or not self.synced:
+            return None
+        if node is None:
+            gone = Node(self.options.node, "", deleting=True)
+            return role, Wanted(gone, cluster, (), leaving=True)
+        return role, Wanted(
+            node=node,
+            cluster=cluster,
+            own=tuple(path.nlri for path in role.config.agent.advertise) or node.pod_cidrs,
+            services=tuple(self.services.announcements.announced),
+            pools=tuple(
+                nlri
+                for pool in self.services.pools.in_order()
+                for each in pool.ranges
+                for nlri in prefixes_of(each)
+            ),
+        )
+
+    async def _look_now_and_then(self, role: Agent) -> None:
+        """See what no event tells: the time, the default gateways; and say how the node is."""
+        while True:
+            gateways = gateways_of(role.fib.resolver)
+            if gateways != self._gateways or self.drain.plan is not IN_SERVICE:
+                self._gateways = gateways
+                self.changed()
+            node = self.tables.node
+            if node is not None:
+                self.state.node_is(node.uid)
+                news = self.following.news()
+                self.state.offer(node_facts(role, node, self.host, news, self.problems, self.drain.plan))
+            await asyncio.sleep(LOOK_EVERY)
+
+    async def _learn_version(self) -> None:
+        """Ask once which EndpointSlices the API server has; while it is away, the watches say so."""
+        client = self.following.client
+        while not client.closed:
+            try:
+                version = await asyncio.to_thread(resources.slice_version, client)
+            except KubeError:
+                await asyncio.sleep(LOOK_EVERY)
+            else:
+                self.services.learn_version(version)
+                return
+
+
+def is_elected(cluster: BgpCluster, node: Node) -> bool:
+    """Whether this node reflects."""
+    if cluster.topology is not Topology.REFLECTOR or cluster.reflectors.mode is not ReflectorMode.ELECTED:
+        return False
+    return any(each.uid == node.uid for each in cluster.status.reflectors)
 
 
 # -- the host -----------------------------------------------------------------------------------------

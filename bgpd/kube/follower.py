@@ -61,6 +61,7 @@ class Follower(ABC, Generic[R]):
         self._again = again
         self._news = asyncio.Event()
         self._planned = False
+        self._last: Intent | None = None
         self._unstored: Intent | None = None
         self._file = IntentFile(options.state_folder / self.file_name)
         client = KubeClient.load(options.kubeconfig, server=options.server)
@@ -87,12 +88,12 @@ class Follower(ABC, Generic[R]):
         """What is left of a configuration when this host's Node is gone."""
 
     @abstractmethod
-    def make(self, config: Config) -> R:
-        """The role."""
+    def make(self, intent: Intent) -> R:
+        """The role, which does this from its start."""
 
     @abstractmethod
-    def looked(self, role: R) -> None:
-        """Bring along what no configuration holds; called at each look, before it is compared."""
+    def looked(self, role: R, intent: Intent) -> None:
+        """Bring along what no configuration holds; called at each look, before that is compared."""
 
     # -- starting ---------------------------------------------------------------------------------
 
@@ -101,9 +102,9 @@ class Follower(ABC, Generic[R]):
         try:
             intent = await self._first_intent()
             self._report(intent.problems)
-            self.role = role = self.make(intent.config)
+            self.role = role = self.make(intent)
             role.on_hangup = self.changed
-            role.on_stop = self._stop
+            role.on_stop = self.stop
             await role.start()
         except BaseException:
             self.following.close()
@@ -170,10 +171,11 @@ class Follower(ABC, Generic[R]):
             return
         intent = self.intent() or self._without(role.config)
         self._report(intent.problems)
-        self.looked(role)
+        self.looked(role, intent)
+        if intent != self._last:
+            self._last = self._unstored = intent
         if intent.config == role.config:
             return
-        self._unstored = intent
         try:
             plan_reload(role.config, intent.config)
         except ConfigError as error:
@@ -210,6 +212,7 @@ class Follower(ABC, Generic[R]):
             self._file.store(self._unstored)
             self._unstored = None
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """The role ends: keep what it did, and follow nothing any more."""
         self._store()
         self.following.close()

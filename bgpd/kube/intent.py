@@ -35,18 +35,22 @@ from bgpd.kube.custom_values import (
 )
 from bgpd.kube.identity import reflector_router_id_of, router_id_of
 from bgpd.kube.objects import Node
+from bgpd.node.drain import IN_SERVICE, DrainPlan
 from routes.own_path import OwnPath
 from routes.path import PeerKind, PeerName
 from routes.prefix import Address, Family, Prefix, family_of, format_address, is_link_local
-from routes.route_policy import RoutePolicy
+from routes.route_policy import Action, PrefixRange, RouteMatch, RoutePolicy, RouteRule
 
 BGP_PORT = 179
 MOST_NODES_IN_MESH = 200
 """A mesh of N nodes has N * (N - 1) / 2 sessions: beyond this size the topology is refused."""
 CLIENT_PREFIXES = 1_024
 """The most prefixes of one family that a node may announce: its pods', and its services' addresses."""
-NOTHING = RoutePolicy("nothing-from-the-fabric")
-"""What reflectors import from routers unless a BGPPeer names policies: nothing."""
+NOTHING = RoutePolicy("podbgp:nothing")
+"""What reflectors import from routers unless a BGPPeer names policies.  (No object can have such a name.)"""
+PODS_ONLY = "podbgp:pods-only"
+"""Name of the policy of what nodes are told: service addresses are the fabric's business, kube-proxy serves
+them on each node, and 5,000 nodes need not hear of every Service."""
 
 
 class Problem(NamedTuple):
@@ -81,6 +85,7 @@ class Facts:
     passwords: Callable[[SecretKey], str | None] = lambda _: None
     gateways: Mapping[Family, Gateway] = field(default_factory=dict)
     pools: Sequence[BgpAddressPool] = ()
+    drain: DrainPlan = IN_SERVICE
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,8 @@ class Intent:
 
     config: Config
     problems: tuple[Problem, ...] = ()
+    services: tuple[OwnPath, ...] = ()
+    """What an agent announces beside the configuration's prefixes."""
 
 
 # -- the agent ----------------------------------------------------------------------------------------
@@ -108,6 +115,7 @@ def agent_intent(facts: Facts) -> Intent:
         speaker=speaker,
         agent=AgentConfig(
             advertise=tuple(OwnPath(nlri) for nlri in own),
+            drain=facts.drain.graceful_shutdown,
             next_hop_ipv4=ipv4[0] if ipv4 else None,
             next_hop_ipv6=ipv6[0] if ipv6 else None,
         ),
@@ -119,7 +127,7 @@ def agent_intent(facts: Facts) -> Intent:
             hold_time=cluster.timers.route_hold_time,
             deferral_time=cluster.timers.deferral_time,
         ),
-        policies=tuple(facts.policies.values()),
+        policies=(*facts.policies.values(), pods_only(cluster)),
         reflector=None,
     )
     return Intent(config, tuple(problems))
@@ -129,7 +137,7 @@ def own_prefixes(facts: Facts, problems: list[Problem]) -> tuple[Prefix, ...]:
     """The Node's podCIDRs, as far as they may be advertised."""
     node = facts.node
     problems += [Problem("Node", node.name, "InvalidField", text) for text in node.problems]
-    if node.deleting:
+    if not facts.drain.announce_pods:
         return ()
     if not node.pod_cidrs:
         text = "spec.podCIDRs is empty: start kube-controller-manager with --allocate-node-cidrs"
@@ -146,6 +154,12 @@ def own_prefixes(facts: Facts, problems: list[Problem]) -> tuple[Prefix, ...]:
         else:
             kept.append(nlri)
     return tuple(kept)
+
+
+def pods_only(cluster: BgpCluster) -> RoutePolicy:
+    """Accept what lies in the pod ranges, and nothing else."""
+    ranges = tuple(PrefixRange(nlri, nlri.length, len(nlri.address) * 8) for nlri in cluster.pod_cidrs)
+    return RoutePolicy(PODS_ONLY, (RouteRule("pods", Action.ACCEPT, RouteMatch(ranges)),))
 
 
 def _speaker(facts: Facts, router_id: int, *, listen: bool) -> SpeakerConfig:
@@ -211,6 +225,7 @@ def _node_peer(
     facts: Facts, speaker: SpeakerConfig, name: str, addresses: Sequence[Address], password: str | None
 ) -> PeerConfig | None:
     """One session to a node, over the first family that both have addresses of."""
+    tell = (PODS_ONLY,) if facts.cluster.topology is Topology.MESH else ()
     for address in addresses:
         source = facts.node.addresses_of(family_of(address))
         if source:
@@ -225,7 +240,7 @@ def _node_peer(
                 hold_time=speaker.hold_time,
                 description=name,
                 import_policies=facts.cluster.policies.imports,
-                export_policies=facts.cluster.policies.exports,
+                export_policies=(*tell, *facts.cluster.policies.exports),
             )
     return None
 
@@ -337,7 +352,7 @@ def reflector_intent(facts: Facts) -> Intent:
             hold_time=speaker.hold_time,
             members=known if password is not None else frozenset(),
             import_policies=cluster.policies.imports,
-            export_policies=cluster.policies.exports,
+            export_policies=(PODS_ONLY, *cluster.policies.exports),
         )
         for size in (4, 16)
     )
@@ -354,7 +369,7 @@ def reflector_intent(facts: Facts) -> Intent:
             deferral_time=min(cluster.timers.deferral_time, 120.0),
             state_file=facts.base.reflector.state_file if facts.base.reflector else "",
         ),
-        policies=(*facts.policies.values(), NOTHING),
+        policies=(*facts.policies.values(), NOTHING, pods_only(cluster)),
     )
     return Intent(config, tuple(problems))
 

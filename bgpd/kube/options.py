@@ -27,6 +27,8 @@ class KubeOptions:
     """podbgp's own: where the Secrets are."""
     state_folder: Path = Path("/var/lib/podbgp")
     cni_folder: Path = Path("/etc/cni/net.d")
+    cni_data_folder: str = ""
+    """Where host-local keeps its leases; empty: its own default."""
     reflector_config: str | None = None
     """Settings of the host for the reflector that this node may be elected for."""
     with_parent: bool = False

@@ -7,8 +7,11 @@ Wiring only.  A reflector is the one that knows all Nodes, so it is here that a 
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 
 from bgpd import process
+from bgpd.bgp.notifications import Cease, cease
 from bgpd.config import Config
 from bgpd.kube import resources
 from bgpd.kube.agent import gateways_of, read_surroundings
@@ -17,7 +20,9 @@ from bgpd.kube.follower import Follower
 from bgpd.kube.intent import Facts, Intent, client_addresses, reflector_intent
 from bgpd.kube.known_nodes import KnownNodes
 from bgpd.kube.options import KubeOptions
+from bgpd.kube.reflector_child import LEAVE
 from bgpd.kube.restart import Again, run_and_again
+from bgpd.process import Leaving
 from bgpd.reflector import Reflector
 from routes.path import PeerName
 from routes.prefix import format_address
@@ -28,11 +33,26 @@ def run(options: KubeOptions) -> int:
 
     def once(again: Again) -> int:
         async def start(tasks: asyncio.TaskGroup) -> Reflector:
-            return await KubeReflector(options, again, tasks).start()
+            role = await KubeReflector(options, again, tasks).start()
+            if options.with_parent:
+                _follow_parent(role)
+            return role
 
         return process.run_until_stopped(start)
 
     return run_and_again(once)
+
+
+def _follow_parent(role: Reflector) -> None:
+    """End as the agent says, or with it (`reflector_child.py`)."""
+
+    def heard() -> None:
+        said = os.read(sys.stdin.fileno(), 64)
+        gone = said.startswith(LEAVE)
+        role.loop.remove_reader(sys.stdin.fileno())
+        role.leave(Leaving(cease(Cease.ADMIN_SHUTDOWN, "this node reflects no more") if gone else None))
+
+    role.loop.add_reader(sys.stdin.fileno(), heard)
 
 
 class KubeReflector(Follower[Reflector]):
@@ -64,15 +84,15 @@ class KubeReflector(Follower[Reflector]):
         """Others decide whether it is a reflector still; until then it serves its clients."""
         return config
 
-    def make(self, config: Config) -> Reflector:
+    def make(self, intent: Intent) -> Reflector:
         facts = self._facts() if self.synced else None
         expected = None
         if facts is not None:
             found = client_addresses(facts)
             expected = frozenset(PeerName(format_address(address)) for address in found)
-        return Reflector(config, self.tasks, expected=expected)
+        return Reflector(intent.config, self.tasks, expected=expected)
 
-    def looked(self, role: Reflector) -> None:
+    def looked(self, role: Reflector, intent: Intent) -> None:  # noqa: ARG002  the configuration holds it all
         cluster = self.tables.cluster
         self.nodes.on_touched = role.rejudge
         if cluster is not None:

@@ -13,6 +13,7 @@ from bgpd.kube.objects import Node, Secret
 from bgpd.kube.options import KubeOptions
 from bgpd.kube.policies import route_policy
 from bgpd.kube.watch import Batch
+from bgpd.node.drain import IN_SERVICE, DrainPlan
 from routes.prefix import Family
 from routes.route_policy import RoutePolicy
 
@@ -51,6 +52,7 @@ class ClusterTables:
         gateways: Mapping[Family, Gateway],
         nodes: Sequence[Node] = (),
         pools: Sequence[BgpAddressPool] = (),
+        drain: DrainPlan = IN_SERVICE,
     ) -> Facts | None:
         """What the intent follows from; None while there is no BGPCluster or no Node."""
         cluster, node = self.cluster, self.node
@@ -66,6 +68,7 @@ class ClusterTables:
             passwords=self.password,
             gateways=gateways,
             pools=pools,
+            drain=drain,
         )
 
     def password(self, key: SecretKey) -> str | None:

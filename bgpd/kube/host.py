@@ -1,0 +1,220 @@
+"""What a node needs besides routes, step by step: packet filter, CNI configuration, and marks on its Node.
+
+Owns the order.  A node takes pods when it can forward (`bgpd/node/readiness.py`): then the CNI configuration
+is written, the kernel is read back, and only then the Node is marked usable.  What fails is tried again at
+the next look, and never holds up routes: every step that may block runs in a worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import structlog
+
+from bgpd.agent import Agent
+from bgpd.errors import KernelError
+from bgpd.kube.client import KubeClient
+from bgpd.kube.custom_values import BgpCluster
+from bgpd.kube.errors import KubeError
+from bgpd.kube.node_marks import NodeMarks, is_marked_ready
+from bgpd.kube.objects import Node
+from bgpd.kube.options import KubeOptions
+from bgpd.node.cni import CniFile, PodInterface, PodNetwork
+from bgpd.node.errors import HostError
+from bgpd.node.nft import PacketFilter, Rules
+from bgpd.node.readiness import NOT_YET, PeerFacts, Quorum, Readiness, ReadinessFacts, judge
+from bgpd.node.uplink import read_uplink
+from routes.prefix import Prefix, host_prefix
+from routes.view import HostWarning
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+LOOK_EVERY = 0.5
+"""Seconds between two looks while something is missing."""
+LOOK_AGAIN = 5.0
+"""The same when all is in place."""
+FAILURES_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the cluster wants of this host."""
+
+    node: Node
+    cluster: BgpCluster
+    own: tuple[Prefix, ...]
+    """Pod prefixes that are announced."""
+    services: tuple[Prefix, ...] = ()
+    """Service addresses that are announced."""
+    pools: tuple[Prefix, ...] = ()
+    leaving: bool = False
+
+
+class Host:
+    """One node's set-up."""
+
+    def __init__(self, options: KubeOptions, client: KubeClient) -> None:
+        self.readiness: Readiness = NOT_YET
+        self.errors: dict[str, str] = {}
+        """What the host or the API server refused, by what was tried."""
+        self.rivals: tuple[HostWarning, ...] = ()
+        self._client = client
+        self._options = options
+        self._cni = CniFile(options.cni_folder)
+        self._filter = PacketFilter()
+        self._wired: PodNetwork | None = None
+        self._rules: Rules | None = None
+        self._worker = ThreadPoolExecutor(1, "host")
+        self._marking = ThreadPoolExecutor(1, "node marks")
+        self._marked = 0.0
+        self._poked = asyncio.Event()
+
+    def poke(self) -> None:
+        """Look now."""
+        self._poked.set()
+
+    def close(self) -> None:
+        """Leave everything as it is: pods go on while the agent is away."""
+        self._client.close()
+        self._worker.shutdown(wait=False, cancel_futures=True)
+        self._marking.shutdown(wait=False, cancel_futures=True)
+
+    async def keep(self, wanted: Callable[[], tuple[Agent, Wanted] | None]) -> None:
+        """Keep the host as it is wanted."""
+        while True:
+            found = wanted()
+            if found is not None:
+                await self._look(*found)
+            settled = self.readiness.ready and not self.errors
+            self._poked.clear()
+            try:
+                async with asyncio.timeout(LOOK_AGAIN if settled else LOOK_EVERY):
+                    await self._poked.wait()
+            except TimeoutError:
+                continue
+
+    async def _look(self, agent: Agent, wanted: Wanted) -> None:
+        await self._try("packet filter", lambda: self._apply_filter(wanted))
+        before = self.readiness
+        self.readiness = judge(self._facts(agent, wanted), before)
+        if wanted.leaving:
+            await self._try("CNI configuration", self._cni.remove)
+            self._wired = None
+        elif self.readiness.can_forward:
+            await self._try("CNI configuration", lambda: self._wire(wanted))
+            if not agent.fib.verified:
+                agent.fib.verify()
+        if self.readiness.ready and not before.ready:
+            log.info("the node is ready for pods", after=round(time.time() - agent.facts.started, 3))
+        elif self.readiness.reasons != before.reasons and self.readiness.reasons and not before.ready:
+            log.info("the node is not ready for pods yet", reasons=self.readiness.reasons)
+        if self.readiness.ready and not is_marked_ready(wanted.node):
+            self._mark(wanted)
+
+    async def _try(self, what: str, work: Callable[[], object]) -> None:
+        """Do something that may block; what the host says against it is kept, and logged once."""
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._worker, work)
+        except (HostError, KernelError) as error:
+            if self.errors.get(what) != str(error):
+                log.warning("the host could not be set up", what=what, reason=str(error))
+            self.errors[what] = str(error)
+        else:
+            self.errors.pop(what, None)
+
+    # -- the packet filter and the CNI configuration (in the worker) ------------------------------
+
+    def _apply_filter(self, wanted: Wanted) -> None:
+        cluster = wanted.cluster
+        inside = (*cluster.pod_cidrs, *cluster.service_cidrs, *wanted.pools)
+        rules = Rules(
+            pod_prefixes=wanted.own,
+            cluster=(*inside, *map(host_prefix, wanted.node.addresses)),
+            masquerade=cluster.pods.masquerade,
+            services=wanted.services,
+        )
+        if rules != self._rules:
+            if self._filter.apply(rules):
+                log.info("packet filter set", masquerade=rules.masquerade, services=len(rules.services))
+            self._rules = rules
+
+    def _wire(self, wanted: Wanted) -> None:
+        pods = wanted.cluster.pods
+        mtu = pods.mtu or read_uplink(wanted.node.addresses, wanted.own).mtu
+        network = PodNetwork(
+            prefixes=wanted.own,
+            mtu=mtu,
+            interface=PodInterface(pods.interface.value),
+            host_ports=pods.host_ports,
+            bandwidth=pods.bandwidth,
+            data_folder=self._options.cni_data_folder,
+        )
+        if self._cni.write(network):
+            log.info("CNI configuration written", file=str(self._cni.path), mtu=mtu)
+        self._wired = network
+        self.rivals = self._cni.rivals()
+
+    # -- readiness --------------------------------------------------------------------------------
+
+    def _facts(self, agent: Agent, wanted: Wanted) -> ReadinessFacts:
+        settings = wanted.cluster.readiness
+        failures = [f"{nlri}: {why}" for fib in (agent.fib.own, agent.fib.learned) for nlri, why in
+                    list(fib.blocked().items())[:FAILURES_SHOWN]]  # fmt: skip
+        return ReadinessFacts(
+            own_prefixes=len(wanted.own),
+            peers=tuple(peer_facts(agent)),
+            quorum=Quorum(settings.peers.value),
+            settle_time=settings.settle_time,
+            fib_pending=0 if agent.fib.idle else 1,
+            fib_failures=tuple(failures),
+            kernel_verified=agent.fib.verified,
+            cni_written=self._wired is not None,
+            leaving=wanted.leaving,
+        )
+
+    # -- the marks on the Node --------------------------------------------------------------------
+
+    def _mark(self, wanted: Wanted) -> None:
+        """Say on the Node that its network is there, without waiting for the API server."""
+        now = time.monotonic()
+        if now < self._marked:
+            return
+        self._marked = now + LOOK_AGAIN
+        self._marking.submit(self._mark_now, wanted.node.name)
+
+    def _mark_now(self, name: str) -> None:
+        try:
+            NodeMarks(self._client, name).ready("podbgp: routes are in the kernel, and read back")
+        except KubeError as error:
+            log.warning("the Node could not be marked as ready", reason=str(error))
+
+
+def peer_facts(agent: Agent) -> list[PeerFacts]:
+    """What matters of every peer that there should be."""
+    now = time.time()
+    found = []
+    for name, state in agent.daemon.peers.items():
+        if state.config.shutdown:
+            continue
+        negotiated = state.negotiated
+        up = negotiated is not None
+        families = negotiated.families if negotiated is not None else frozenset()
+        since = state.session.status(now).since if up else now
+        found.append(
+            PeerFacts(
+                name=name,
+                established=up,
+                established_for=max(0.0, now - since),
+                own_written=up and not state.session.pending_output,
+                graceful_restart=negotiated is not None and negotiated.graceful_restart is not None,
+                end_of_rib=up and families <= agent.daemon.rib.end_of_rib_received(name),
+            )
+        )
+    return found

@@ -1,0 +1,80 @@
+"""The Services of a cluster as one node announces them: followed only where an advertisement is for it.
+
+Owns the tables and feeds `ServiceAnnouncements` with what changes in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bgpd.kube import resources
+from bgpd.kube.custom_values import BgpCluster
+from bgpd.kube.following import Following, Table
+from bgpd.kube.objects import EndpointSlice, Node, Service
+from bgpd.kube.service_claims import Limits
+from bgpd.kube.services import ServiceAnnouncements
+from bgpd.kube.watch import Batch
+
+
+class LocalServices:
+    """What this node announces of Services."""
+
+    def __init__(self, following: Following, node: str, changed: Callable[[], None]) -> None:
+        """`changed` is called when what is announced may be something else."""
+        self._following = following
+        self._changed = changed
+        self.announcements = ServiceAnnouncements(node)
+        self.advertisements = following.follow(resources.ADVERTISEMENTS, self._advertisements_changed)
+        self.pools = following.follow(resources.POOLS, lambda _: changed())
+        self._services: Table[Service] | None = None
+        self._slices: Table[EndpointSlice] | None = None
+        self._version = ""
+        self._waits = False
+        """For the version, with an advertisement that is for this node."""
+
+    @property
+    def synced(self) -> bool:
+        """Whether all that is followed was heard of."""
+        tables = (self.advertisements, self.pools, self._services, self._slices)
+        return not self._waits and all(table is None or table.synced for table in tables)
+
+    def learn_version(self, version: str) -> None:
+        """Which version of EndpointSlices the API server has; nothing is announced before that is known."""
+        self._version = version
+        self._changed()
+
+    def look(self, cluster: BgpCluster, node: Node) -> None:
+        """Follow Services if an advertisement is for this node, and take what its objects allow."""
+        wanted = any(each.nodes.matches(node.labels) for each in self.advertisements.values.values())
+        self._waits = wanted and not self._version
+        if wanted and self._services is None and self._version:
+            self._services = self._following.follow(resources.SERVICES, self._services_changed)
+            self._slices = self._following.follow(
+                resources.endpoint_slices(self._version), self._slices_changed
+            )
+        elif not wanted and self._services is not None and self._slices is not None:
+            self._following.drop(self._services)
+            self._following.drop(self._slices)
+            self._services = self._slices = None
+        pools = self.pools.values.values()
+        self.announcements.node_labels_replaced(node.labels)
+        limits = Limits(cluster.service_cidrs, pools, cluster.pod_cidrs, node.addresses)
+        self.announcements.limits_replaced(limits)
+
+    def _advertisements_changed(self, _: object) -> None:
+        self.announcements.advertisements_replaced(self.advertisements.in_order())
+        self._changed()
+
+    def _services_changed(self, batch: Batch[Service]) -> None:
+        for service in batch.deleted:
+            self.announcements.service_deleted(service.key)
+        for service in batch.changed:
+            self.announcements.service_changed(service)
+        self._changed()
+
+    def _slices_changed(self, batch: Batch[EndpointSlice]) -> None:
+        for gone in batch.deleted:
+            self.announcements.slice_deleted((gone.namespace, gone.name))
+        for changed in batch.changed:
+            self.announcements.slice_changed(changed)
+        self._changed()
