@@ -1,0 +1,54 @@
+"""The last intent on disk: the same when it is read again, for nobody else's eyes, and never half of one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bgpd.kube.disk import IntentFile
+from bgpd.kube.intent import Intent, Problem, agent_intent, reflector_intent
+from routes.own_path import OwnPath
+from routes.prefix import Prefix
+from tests.unit.test_kube_intent import cluster, facts, node
+
+SERVICE = OwnPath(Prefix.parse("203.0.113.5/32"), unreachable=False, communities=(65000 << 16 | 1,))
+INTENTS = [
+    agent_intent(facts(cluster(), others=(node(2),))),
+    reflector_intent(facts(cluster(), others=(node(2),))),
+    Intent(
+        agent_intent(facts(cluster())).config, (Problem("Node", "n", "NoPodCIDR", "it has none"),), (SERVICE,)
+    ),
+]
+
+
+@pytest.mark.parametrize("intent", INTENTS)
+def test_what_was_stored_is_loaded(intent: Intent, tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "intent.json"
+    IntentFile(path).store(intent)
+    loaded = IntentFile(path).load()
+    assert loaded is not None
+    assert loaded[0] == intent
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b'{"at": 1}', b'{"at": 1, "intent": {"config": 7}}', b"\xff\xfe"]
+)
+def test_a_broken_file_is_no_intent(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "intent.json"
+    path.write_bytes(content)
+    assert IntentFile(path).load() is None
+
+
+def test_a_missing_file_is_no_intent(tmp_path: Path) -> None:
+    assert IntentFile(tmp_path / "none.json").load() is None
+
+
+def test_an_intent_that_is_stored_already_is_not_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "intent.json"
+    file = IntentFile(path)
+    file.store(INTENTS[0])
+    path.unlink()
+    file.store(INTENTS[0])
+    assert not path.exists()
