@@ -23,6 +23,7 @@ import urllib3
 from kubernetes.client.configuration import Configuration
 from kubernetes.client.rest import RESTClientObject
 from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
+from urllib3.connection import HTTPConnection
 
 from bgpd.errors import ConfigError
 from bgpd.kube.errors import (
@@ -75,6 +76,7 @@ class _Answer(Protocol):
     status: int
     reason: str | None
     headers: Mapping[str, str]
+    connection: HTTPConnection
 
     def read1(self, amt: int) -> bytes: ...
 
@@ -230,7 +232,8 @@ class KubeClient:
         `KubeError`, also when nothing was heard for `idle` seconds.
         """
         asked: dict[str, str | int | bool] = {**(query or {}), "watch": True, "timeoutSeconds": int(timeout)}
-        answer = self._open("GET", path, asked, read=min(idle, timeout + 15.0))
+        answer = self._open("GET", path, asked, read=self._timeout)
+        answer.connection.sock.settimeout(min(idle, timeout + 15.0))
         rest = b""
         try:
             yield []
@@ -280,7 +283,9 @@ class KubeClient:
             options["preconditions"] = {name: value for name, value in conditions.items() if value}
         if grace is not None:
             options["gracePeriodSeconds"] = grace
-        return self._send("DELETE", path, options, dry_run=dry_run)
+        if dry_run:
+            options["dryRun"] = ["All"]  # a DELETE with a body ignores the query: it would delete
+        return self._send("DELETE", path, options)
 
     def _send(
         self, method: str, path: str, body: object, *,

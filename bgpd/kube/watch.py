@@ -56,7 +56,7 @@ class Pace:
     """Seconds.  A watch is asked to end after `watch` to twice that: not all clients return at once."""
 
     watch: float = 300.0
-    idle: float = 90.0  # bookmarks come every minute
+    idle: float = 90.0  # bookmarks come every minute, before 1.21 only where something changed
     first_wait: float = 0.5
     longest_wait: float = 30.0
     longest_wait_away: float = 5.0  # nobody answers: asking costs nobody anything
@@ -236,21 +236,29 @@ class Watch(Generic[T]):
         query = {**self._resource.query(), "resourceVersion": self._version, "allowWatchBookmarks": True}
         timeout = self._pace.watch * (1.0 + self._random())
         begun = time.monotonic()
-        for lines in self._client.stream(self._resource.path, query, timeout, self._pace.idle):
-            try:
-                for line in lines:
-                    self._event(line)
-            finally:  # what came before an ERROR or nonsense in the same read counts
-                self._failures = 0 if lines else self._failures
-                self._note(error="", events=self._status.events + len(lines))
-                self._tell()
-            if self.stopped:
-                return
+        accepted = False
+        try:
+            for lines in self._client.stream(self._resource.path, query, timeout, self._pace.idle):
+                accepted = True
+                self._take(lines)
+        except Unavailable as error:
+            if accepted and error.reason == "Timeout" and not self.stopped:
+                return  # nothing happened, or the server hangs: its answer to the next watch tells which
+            raise
         if (
             time.monotonic() - begun < timeout - 2.0
         ):  # a server that stops: who knows what starts in its place
             raise Unavailable(0, "EndedEarly", "the watch ended before its time", where=self._resource.path)
         self._failures = 0
+
+    def _take(self, lines: list[bytes]) -> None:
+        try:
+            for line in lines:
+                self._event(line)
+        finally:  # what came before an ERROR or nonsense in the same read counts
+            self._failures = 0 if lines else self._failures
+            self._note(error="", events=self._status.events + len(lines))
+            self._tell()
 
     def _event(self, line: bytes) -> None:
         try:

@@ -117,6 +117,8 @@ class Api:
         dry = request.query.get("dryRun") == "All"
         raw = await request.read()
         body: object = msgspec.json.decode(raw) if raw else {}
+        if verb == "delete" and raw:  # the options in the body are all the options
+            dry = child({"": body}, "").get("dryRun") == ["All"]
         if verb == "create" and target.subresource in ("binding", "eviction"):
             self._on_pod(target, child({"": body}, ""), dry=dry)
             return 201, _status(201, "Success", "", "")
@@ -219,7 +221,8 @@ class Api:
         seconds = query.get("timeoutSeconds", "")
         end = time.monotonic() + (float(seconds) if seconds.isdigit() else 1800.0)
         bookmarks = query.get("allowWatchBookmarks") in ("1", "true")
-        next_bookmark = time.monotonic() + self._bookmark_every
+        every = self._bookmark_every
+        next_bookmark = min(time.monotonic() + every, max(end - 2.0, time.monotonic()))
         while not watcher.end and time.monotonic() < end:
             watcher.woken.clear()
             if self._faults.hanging:
@@ -230,7 +233,7 @@ class Api:
                 if revision <= self._store.revision:
                     revision = self._store.revision
                     lines = [_bookmark(kind, revision)]
-                next_bookmark = time.monotonic() + self._bookmark_every
+                next_bookmark = time.monotonic() + every
             if lines:
                 data = b"".join(lines)
                 self._load.sent["watch", kind.plural] += len(data)

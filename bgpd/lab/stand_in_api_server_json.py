@@ -1,7 +1,8 @@
 """JSON of the stand-in API server: reading it without trusting its shape, and the four kinds of patch.
 
-RFC 7386 (merge), RFC 6902 (json), and Kubernetes' strategic merge, in which lists of conditions, taints,
-addresses, ports, finalizers and owners are merged by the key that the real API declares for them.
+RFC 7386 (merge), RFC 6902 (json), and Kubernetes' strategic merge, in which lists of conditions, addresses,
+ports, finalizers and owners are merged by the key that the real API declares for them.  It declares none for
+a Node's taints: a patch replaces them all.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ Json = dict[str, object]
 
 # Of the fields that podbgp or its lab touches: k8s.io/api's patchMergeKey; None: a set of plain values.
 _MERGE_KEYS: dict[str, str | None] = {
-    "conditions": "type", "taints": "key", "addresses": "type", "ports": "port", "containers": "name",
+    "conditions": "type", "addresses": "type", "ports": "port", "containers": "name",
     "ownerReferences": "uid", "finalizers": None, "podCIDRs": None, "volumes": "name",
 }  # fmt: skip
 

@@ -71,8 +71,8 @@ KINDS: tuple[Kind, ...] = (
 )  # fmt: skip
 
 
-def defined_kind(definition: Json) -> Kind | None:
-    """The kind that a CustomResourceDefinition adds."""
+def defined_kind(definition: Json) -> tuple[Kind, Json] | None:
+    """The kind that a CustomResourceDefinition adds, and its schema."""
     spec = child(definition, "spec")
     versions = spec.get("versions")
     names = child(spec, "names")
@@ -80,11 +80,12 @@ def defined_kind(definition: Json) -> Kind | None:
         if isinstance(version, dict) and version.get("served"):
             status = "status" in child(version, "subresources")
             short = names.get("shortNames")
-            return Kind(
+            kind = Kind(
                 text(spec, "group"), text(version, "name"), text(names, "plural"), text(names, "kind"),
                 namespaced=text(spec, "scope") == "Namespaced", has_status=status, generation=True,
                 blind=False, custom=True, short=tuple(map(str, short if isinstance(short, list) else ())),
             )  # fmt: skip
+            return kind, child(version, "schema", "openAPIV3Schema")
     return None
 
 

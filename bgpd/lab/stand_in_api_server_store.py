@@ -23,6 +23,7 @@ import msgspec
 
 from bgpd.lab.stand_in_api_server_json import Json, PatchError, child, json_patched, merged, strategic, text
 from bgpd.lab.stand_in_api_server_kinds import KINDS, Kind, Wants, defined_kind, fields_of, problem_with
+from bgpd.lab.stand_in_api_server_schema import completed, problem_in
 
 _MOST_HISTORY = 50_000
 _MOST_SNAPSHOTS = 32
@@ -104,6 +105,7 @@ class Store:
         self.kinds = {(kind.group, kind.version, kind.plural): kind for kind in KINDS}
         self.on_change: Callable[[], None] = lambda: None
         self._check = check
+        self._schemas: dict[Kind, Json] = {}
         self._tables: dict[Kind, _Table] = {}
         self._snapshots: OrderedDict[str, tuple[int, list[Stored]]] = OrderedDict()
         self._pod_ranges = tuple(_subnets(cidr) for cidr in pod_cidrs)
@@ -184,6 +186,8 @@ class Store:
                 metadata["generation"] = 1
             self._complete(kind, value)
             self._verify(kind, value, None)
+            if kind.kind == "CustomResourceDefinition":
+                value["status"] = {"conditions": [{"type": "Established", "status": "True"}]}
             stored = self._store(kind, key, value, dry=dry)
             if kind.kind == "CustomResourceDefinition" and not dry:
                 self._define(value)
@@ -198,6 +202,7 @@ class Store:
         with self.lock:
             before = self.get(kind, namespace, name)
             old, value = before.value(), copy.deepcopy(value)
+            _check_kind(kind, value)
             had, metadata = child(old, "metadata"), child(value, "metadata")
             version, uid = text(metadata, "resourceVersion"), text(metadata, "uid")
             if not version and not kind.blind:
@@ -284,9 +289,7 @@ class Store:
         return self._tables.setdefault(kind, _Table())
 
     def _new_metadata(self, kind: Kind, namespace: str, value: Json) -> Json:
-        for what, wanted in (("kind", kind.kind), ("apiVersion", kind.api_version)):
-            if text(value, what) not in ("", wanted):
-                raise Refusal(400, "BadRequest", f"{what} {text(value, what)!r} does not match {wanted!r}")
+        _check_kind(kind, value)
         if kind.namespaced and ("", namespace) not in self._table(self.kind_named("Namespace")).objects:
             raise Refusal(404, "NotFound", f'namespaces "{namespace}" not found')
         metadata = dict(child(value, "metadata"))
@@ -303,7 +306,7 @@ class Store:
         return metadata
 
     def _verify(self, kind: Kind, value: Json, before: Json | None) -> None:
-        problem = problem_with(kind, value, before)
+        problem = problem_with(kind, value, before) or problem_in(self._schemas.get(kind, {}), value)
         if not problem and self._check is not None:
             problem = self._check(kind, value, before)
         if problem:
@@ -368,12 +371,19 @@ class Store:
         self.on_change()
 
     def _define(self, definition: Json) -> None:
-        kind = defined_kind(definition)
-        if kind is not None:
-            self.kinds[(kind.group, kind.version, kind.plural)] = kind
+        """Serve what the definition defines; a kind of podbgp's own is served already and gets a schema."""
+        found = defined_kind(definition)
+        if found is not None:
+            defined, schema = found
+            kind = self.kinds.setdefault((defined.group, defined.version, defined.plural), defined)
+            self._schemas[kind] = schema
 
     def _complete(self, kind: Kind, value: Json) -> None:
-        """The defaults, and what the API server allocates, of a Service and a Pod."""
+        """The defaults, and what the API server allocates, of a Service, a Pod and a custom resource."""
+        if kind in self._schemas:
+            whole = child({"": completed(self._schemas[kind], value)}, "")
+            value.clear()
+            value.update(whole)
         if kind.kind == "Pod":
             value.setdefault("status", {"phase": "Pending"})
         if kind.kind != "Service":
@@ -408,6 +418,13 @@ class Store:
         value = self.get(kind, *key).value()
         value["spec"] = {**child(value, "spec"), "podCIDR": cidrs[0], "podCIDRs": cidrs}
         self._store(kind, key, value, dry=False)
+
+
+def _check_kind(kind: Kind, value: Json) -> None:
+    """An object says what it is; of built-in kinds it need not."""
+    for what, wanted in (("kind", kind.kind), ("apiVersion", kind.api_version)):
+        if text(value, what) != wanted and (kind.custom or text(value, what)):
+            raise Refusal(400, "BadRequest", f"{what} {text(value, what)!r} does not match {wanted!r}")
 
 
 def _stored(kind: Kind, key: Key, value: Json, revision: int) -> Stored:
