@@ -102,7 +102,7 @@ class KubeAgent(Follower[Agent]):
         announcements = self.services.announcements
         drain = self.drain.look(self.tables.node, self.loop.time(), announcements.local_endpoints())
         announcements.drain_replaced(going=drain.graceful_shutdown, withdrawn=not drain.announce_services)
-        facts = self.tables.facts(self._gateways, nodes, self.services.pools.in_order(), drain)
+        facts = self.tables.facts(self._gateways, nodes, self.services.pools, drain)
         if facts is None:
             return None
         return replace(agent_intent(facts), services=tuple(announcements.announced.values()))
@@ -142,10 +142,7 @@ class KubeAgent(Follower[Agent]):
             own=tuple(path.nlri for path in role.config.agent.advertise) or node.pod_cidrs,
             services=tuple(self.services.announcements.announced),
             pools=tuple(
-                nlri
-                for pool in self.services.pools.in_order()
-                for each in pool.ranges
-                for nlri in prefixes_of(each)
+                nlri for pool in self.services.pools for each in pool.ranges for nlri in prefixes_of(each)
             ),
         )
 

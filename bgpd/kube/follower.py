@@ -158,6 +158,7 @@ class Follower(ABC, Generic[R]):
             self.loop.call_soon(self._look)
 
     def _follow(self) -> None:
+        self.tables.follow_what_is_named()
         cluster = self.tables.cluster
         if cluster is not None:
             self.follow(cluster)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bgpd.kube import resources
-from bgpd.kube.custom_values import BgpCluster
+from bgpd.kube.custom_values import BgpAddressPool, BgpCluster
 from bgpd.kube.following import Following, Table
 from bgpd.kube.objects import EndpointSlice, Node, Service
 from bgpd.kube.service_claims import Limits
@@ -25,7 +25,7 @@ class LocalServices:
         self._changed = changed
         self.announcements = ServiceAnnouncements(node)
         self.advertisements = following.follow(resources.ADVERTISEMENTS, self._advertisements_changed)
-        self.pools = following.follow(resources.POOLS, lambda _: changed())
+        self._pools: Table[BgpAddressPool] | None = None
         self._services: Table[Service] | None = None
         self._slices: Table[EndpointSlice] | None = None
         self._version = ""
@@ -35,7 +35,7 @@ class LocalServices:
     @property
     def synced(self) -> bool:
         """Whether all that is followed was heard of."""
-        tables = (self.advertisements, self.pools, self._services, self._slices)
+        tables = (self.advertisements, self._pools, self._services, self._slices)
         return not self._waits and all(table is None or table.synced for table in tables)
 
     def learn_version(self, version: str) -> None:
@@ -48,18 +48,31 @@ class LocalServices:
         wanted = any(each.nodes.matches(node.labels) for each in self.advertisements.values.values())
         self._waits = wanted and not self._version
         if wanted and self._services is None and self._version:
+            self._pools = self._following.follow(resources.POOLS, lambda _: self._changed())
             self._services = self._following.follow(resources.SERVICES, self._services_changed)
             self._slices = self._following.follow(
                 resources.endpoint_slices(self._version), self._slices_changed
             )
-        elif not wanted and self._services is not None and self._slices is not None:
-            self._following.drop(self._services)
-            self._following.drop(self._slices)
-            self._services = self._slices = None
-        pools = self.pools.values.values()
+        elif not wanted:
+            self._follow_nothing()
         self.announcements.node_labels_replaced(node.labels)
-        limits = Limits(cluster.service_cidrs, pools, cluster.pod_cidrs, node.addresses)
+        limits = Limits(cluster.service_cidrs, self.pools, cluster.pod_cidrs, node.addresses)
         self.announcements.limits_replaced(limits)
+
+    @property
+    def pools(self) -> list[BgpAddressPool]:
+        """The address pools, where Services are announced."""
+        return [] if self._pools is None else self._pools.in_order()
+
+    def _follow_nothing(self) -> None:
+        for gone in [] if self._slices is None else self._slices.values.values():
+            self.announcements.slice_deleted((gone.namespace, gone.name))
+        for service in [] if self._services is None else self._services.values.values():
+            self.announcements.service_deleted(service.key)
+        for table in (self._pools, self._services, self._slices):
+            if table is not None:
+                self._following.drop(table)
+        self._pools = self._services = self._slices = None
 
     def _advertisements_changed(self, _: object) -> None:
         self.announcements.advertisements_replaced(self.advertisements.in_order())

@@ -36,9 +36,10 @@ def pods_on(name: str) -> Resource[objects.Pod]:
     return replace(PODS, field_selector=f"spec.nodeName={name}")
 
 
-def secrets(namespace: str) -> Resource[objects.Secret]:
-    """The Secrets of podbgp's own namespace."""
-    return Resource(f"/api/v1/namespaces/{namespace}/secrets", "Secret", objects.decode_secret)
+def secret(namespace: str, name: str) -> Resource[objects.Secret]:
+    """One Secret alone."""
+    path = f"/api/v1/namespaces/{namespace}/secrets"
+    return Resource(path, "Secret", objects.decode_secret, field_selector=f"metadata.name={name}")
 
 
 def endpoint_slices(version: str) -> Resource[objects.EndpointSlice]:

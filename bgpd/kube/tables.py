@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from bgpd.config_peers import MAX_PASSWORD
 from bgpd.kube import resources
 from bgpd.kube.custom_values import BgpAddressPool, BgpCluster, BgpPolicy, SecretKey
-from bgpd.kube.following import Following
+from bgpd.kube.following import Following, Table
 from bgpd.kube.intent import Facts, Gateway
 from bgpd.kube.objects import Node, Secret
 from bgpd.kube.options import KubeOptions
@@ -24,20 +24,51 @@ class ClusterTables:
     def __init__(self, options: KubeOptions, following: Following, changed: Callable[[], None]) -> None:
         """`changed` is called whenever facts may be others than before."""
         self._options = options
+        self._following = following
         self._changed = changed
         self._passwords: dict[SecretKey, str] = {}
         self._policies: dict[str, RoutePolicy] = {}
         self.clusters = following.follow(resources.CLUSTERS, self._noted)
         self.peers = following.follow(resources.PEERS, self._noted)
-        self.policies = following.follow(resources.POLICIES, self._policies_changed)
         self.own = following.follow(resources.node(options.node), self._noted)
-        self.secrets = following.follow(resources.secrets(options.namespace), self._secrets_changed)
+        self.policies: Table[BgpPolicy] | None = None
+        self.secrets: dict[str, Table[Secret]] = {}
+        """By name, because each is followed alone."""
+
+    def follow_what_is_named(self) -> None:
+        """Policies and Secrets cost the API server a watch only on hosts where something names them."""
+        names = self._policies_named()
+        if names and self.policies is None:
+            self.policies = self._following.follow(resources.POLICIES, self._policies_changed)
+        elif not names and self.policies is not None:
+            self._following.drop(self.policies)
+            self.policies = None
+            self._policies.clear()
+        named = {key.name for key in self._secrets_named()}
+        for name in named - self.secrets.keys():
+            resource = resources.secret(self._options.namespace, name)
+            self.secrets[name] = self._following.follow(resource, self._noted)
+        for name in self.secrets.keys() - named:
+            self._following.drop(self.secrets.pop(name))
+
+    def _policies_named(self) -> set[str]:
+        used = [peer.policies for peer in self.peers.values.values()]
+        used += [self.cluster.policies] if self.cluster is not None else []
+        return {name for policies in used for name in (*policies.imports, *policies.exports)}
+
+    def _secrets_named(self) -> list[SecretKey]:
+        """Those of the cluster and of the peers that are for this host."""
+        node = self.node
+        labels = {} if node is None else node.labels
+        keys = [peer.password_secret for peer in self.peers.values.values() if peer.nodes.matches(labels)]
+        keys += [self.cluster.password_secret] if self.cluster is not None else []
+        return [key for key in keys if key is not None]
 
     @property
     def synced(self) -> bool:
         """Whether all of them were heard of."""
-        tables = (self.clusters, self.peers, self.policies, self.own, self.secrets)
-        return all(table.synced for table in tables)
+        tables = (self.clusters, self.peers, self.own, *self.secrets.values())
+        return all(table.synced for table in tables) and (self.policies is None or self.policies.synced)
 
     @property
     def cluster(self) -> BgpCluster | None:
@@ -73,7 +104,8 @@ class ClusterTables:
 
     def password(self, key: SecretKey) -> str | None:
         """The password that a Secret holds, or held: one that vanishes ends no session that it protects."""
-        secret = self.secrets.named(key.name)
+        table = self.secrets.get(key.name)
+        secret = None if table is None else table.named(key.name)
         written = None if secret is None else secret.data.get(key.key)
         found = None if written is None else password_of(written)
         if found is not None:
@@ -82,10 +114,6 @@ class ClusterTables:
 
     def _noted(self, _: object) -> None:
         self._changed()
-
-    def _secrets_changed(self, batch: Batch[Secret]) -> None:
-        if any(value.data for value in batch.changed) or batch.synced:
-            self._changed()
 
     def _policies_changed(self, batch: Batch[BgpPolicy]) -> None:
         for policy in batch.deleted:
