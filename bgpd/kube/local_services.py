@@ -65,13 +65,16 @@ class LocalServices:
         return [] if self._pools is None else self._pools.in_order()
 
     def _follow_nothing(self) -> None:
-        for gone in [] if self._slices is None else self._slices.values.values():
-            self.announcements.slice_deleted((gone.namespace, gone.name))
-        for service in [] if self._services is None else self._services.values.values():
-            self.announcements.service_deleted(service.key)
-        for table in (self._pools, self._services, self._slices):
-            if table is not None:
-                self._following.drop(table)
+        if self._slices is not None:
+            for gone in self._slices.values.values():
+                self.announcements.slice_deleted((gone.namespace, gone.name))
+            self._following.drop(self._slices)
+        if self._services is not None:
+            for service in self._services.values.values():
+                self.announcements.service_deleted(service.key)
+            self._following.drop(self._services)
+        if self._pools is not None:
+            self._following.drop(self._pools)
         self._pools = self._services = self._slices = None
 
     def _advertisements_changed(self, _: object) -> None:
