@@ -227,11 +227,16 @@ class _Inside:
             try:
                 self._pods, version = read_pods(self._client.get(path, **query))
                 self._changed.set()
-                lines = self._client.watch(path, {**query, "resourceVersion": version}, WATCH_TIMEOUT)
-                next(lines, b"")  # whatever it is: a node has few pods, so they are read again
+                self._await_change(path, {**query, "resourceVersion": version})
             except (KubeError, msgspec.MsgspecError) as error:
                 _say(f"watch: {error}")
                 time.sleep(RETRY)
+
+    def _await_change(self, path: str, query: dict[str, str]) -> None:
+        """Return at the first event, whatever it says: a node has few pods, so all of them are read again."""
+        for lines in self._client.stream(path, query, WATCH_TIMEOUT):
+            if lines:
+                return
 
     def _report_node(self) -> None:
         """Heartbeats, and the condition Ready as soon as it changes."""

@@ -1,8 +1,9 @@
 """What the tests with real Kubernetes components stand on (`make test-e2e`).
 
 `kubeconfig` and `api` are a real API server, the lab's own or the cluster that --kubeconfig names; never one
-that the environment names.  Whatever needs the lab's own control plane uses the fixture `control_plane`, and
-is not selected against another cluster.
+that the environment names.  Whatever needs the lab's own control plane uses the fixture `control_plane`,
+and what needs the controllers too, `controllers` or `network`.  What this machine or that cluster can't give
+is not selected, and the report's head says so.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import pytest
 
 from bgpd.kube.client import KubeClient
 from bgpd.lab.control_plane import CONTROLLERS, ControlPlane
-from bgpd.lab.kube_components import find_components
+from bgpd.lab.kube_components import Components, find_components
 from bgpd.lab.process import Process
 from bgpd.lab.workspace import Workspace, claim
 from tests.kube.pod_network import PodNetwork
 
-OWN = {"control_plane", "workspace", "network"}
+CONTROLLED = {"controllers", "network"}
+"""Fixtures that need kube-controller-manager and kube-proxy, which envtest's folders do not have."""
+OWN = {"control_plane", "workspace", *CONTROLLED}
 """Fixtures that only the lab's own control plane can give."""
 
 
@@ -30,13 +33,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_report_header(config: pytest.Config) -> str:
+    given = config.getoption("kubeconfig")
+    if given is not None:
+        return f"kubernetes: the cluster of {given}; tests of the lab's own control plane are not selected"
+    found = find_components()
+    version = ".".join(map(str, found.version))
+    left_out = "" if _whole(found) else "; without controllers, their tests are not selected"
+    return f"kubernetes: {found.apiserver}, version {version}{left_out}"
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Against another cluster, only what can run there."""
-    if config.getoption("kubeconfig") is None:
-        return
-    own = [item for item in items if OWN & set(getattr(item, "fixturenames", ()))]
-    config.hook.pytest_deselected(items=own)
-    items[:] = [item for item in items if item not in own]
+    """Only what can run there."""
+    if config.getoption("kubeconfig") is not None:
+        missing = OWN
+    else:
+        missing = set() if _whole(find_components()) else CONTROLLED
+    left_out = [item for item in items if missing & set(getattr(item, "fixturenames", ()))]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+def _whole(found: Components) -> bool:
+    return found.controller_manager is not None and found.proxy is not None
 
 
 @pytest.fixture(scope="session")
@@ -58,6 +77,13 @@ def control_plane(workspace: Workspace) -> Iterator[ControlPlane]:
 
 
 @pytest.fixture(scope="session")
+def controllers(control_plane: ControlPlane) -> ControlPlane:
+    """The control plane, where it has controllers."""
+    assert control_plane.controller_manager is not None
+    return control_plane
+
+
+@pytest.fixture(scope="session")
 def kubeconfig(request: pytest.FixtureRequest) -> Path:
     """Of the API server that is tested against."""
     given: Path | None = request.config.getoption("kubeconfig")
@@ -76,9 +102,9 @@ def api(kubeconfig: Path) -> Iterator[KubeClient]:
 
 
 @pytest.fixture(scope="session")
-def network(control_plane: ControlPlane, workspace: Workspace) -> Iterator[PodNetwork]:
+def network(controllers: ControlPlane, workspace: Workspace) -> Iterator[PodNetwork]:
     """Two nodes with a fake kubelet and a real kube-proxy each, routes between them, and a scheduler."""
-    with PodNetwork(control_plane, workspace) as built:
+    with PodNetwork(controllers, workspace) as built:
         yield built
         _show(*built.processes)
 

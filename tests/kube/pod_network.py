@@ -1,7 +1,7 @@
 """A small cluster: two nodes on one link, pods through the CNI plugins, services through kube-proxy.
 
 What an agent of ours does on a node, the CNI configuration, the routes and the end of the startup taint, is
-done by hand here, so that these tests show the lab's own parts alone.
+done here in its place, so that these tests show the lab's own parts alone.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from bgpd.lab.plan import SHARED_DEVICE, Address, Fabric, Network, Node, make_pl
 from bgpd.lab.process import Process
 from bgpd.lab.topology import Topology
 from bgpd.lab.workspace import Workspace
+from bgpd.node import cni
+from bgpd.node.cni import CniFile
+from routes.prefix import Prefix
 
 PATIENCE = 30.0
 PODS = "/api/v1/namespaces/default/pods"
@@ -47,19 +50,6 @@ def eventually(look: Callable[[], T | None], what: str, within: float = PATIENCE
             return found
         assert time.monotonic() < end, f"no {what} within {within:g} s: {why}"
         time.sleep(0.05)
-
-
-def conflist(networks: list[Network], leases: str) -> Json:
-    """A routed network by the standard plugins."""
-    ipam = {
-        "type": "host-local",
-        "dataDir": leases,
-        "ranges": [[{"subnet": str(network)}] for network in networks],
-        "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
-    }
-    ptp = {"type": "ptp", "mtu": 1500, "ipMasq": False, "ipam": ipam}
-    portmap = {"type": "portmap", "snat": True, "capabilities": {"portMappings": True}}
-    return {"cniVersion": "0.4.0", "name": "podbgp", "plugins": [ptp, portmap]}
 
 
 class PodNetwork:
@@ -115,12 +105,14 @@ class PodNetwork:
 
         return eventually(look, f"podCIDRs of {node}")
 
+    def cni_file(self, node: str) -> CniFile:
+        return CniFile(self.kubelets[node].cni_folder)
+
     def write_conflist(self, node: str) -> None:
-        kubelet = self.kubelets[node]
-        content = conflist(self.pod_networks(node), str(kubelet.leases_folder))
-        fresh = kubelet.cni_folder / ".fresh"
-        fresh.write_text(json.dumps(content))
-        fresh.rename(kubelet.cni_folder / "10-podbgp.conflist")
+        """With what an agent on this node would write."""
+        prefixes = tuple(Prefix.parse(str(network)) for network in self.pod_networks(node))
+        leases = str(self.kubelets[node].leases_folder)
+        self.cni_file(node).write(cni.PodNetwork(prefixes, mtu=1500, data_folder=leases))
 
     def get(self, path: str) -> Json:
         value: Json = json.loads(self.api.get(path))
@@ -171,10 +163,11 @@ class PodNetwork:
         assert isinstance(spec, dict)
         return self.kubelets[spec["nodeName"]].pod_namespace(name, meta["uid"])
 
-    def delete_pod(self, name: str) -> None:
-        """And return when its object is gone."""
+    def delete_pod(self, name: str, *, wait: bool = True) -> None:
+        """And return when its object is gone, which takes as long as its program goes on serving."""
         self.api.delete(f"{PODS}/{name}")
-        eventually(lambda: self.is_gone(f"{PODS}/{name}"), f"end of pod {name}")
+        if wait:
+            eventually(lambda: self.is_gone(f"{PODS}/{name}"), f"end of pod {name}")
 
     def is_gone(self, path: str) -> bool:
         try:

@@ -34,7 +34,7 @@ def test_a_service_gets_an_address_of_each_family(api: KubeClient) -> None:
     )
 
 
-@pytest.mark.usefixtures("control_plane")
+@pytest.mark.usefixtures("controllers")
 def test_each_node_gets_prefixes_of_its_own(api: KubeClient) -> None:
     names = ["apart-1", "apart-2"]
     for name in names:

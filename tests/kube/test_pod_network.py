@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import socket
 from collections.abc import Iterator
+from http.client import HTTPResponse
 from ipaddress import ip_address
 
 import pytest
@@ -21,8 +24,8 @@ def pods(network: PodNetwork) -> Iterator[None]:
     network.create_pod("client", "node1", "client")
     network.create_pod("web", "node2", "web", host_port=HOST_PORT)
     yield
-    network.delete_pod("web")
-    network.delete_pod("client")
+    network.delete_pod("web", wait=False)
+    network.delete_pod("client", wait=False)
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +88,17 @@ def test_a_node_port_of_either_node_leads_to_the_pod(network: PodNetwork, servic
         assert reply.pod == "web"
 
 
+def test_a_pod_answers_web_clients_too(network: PodNetwork) -> None:
+    address = network.pod_addresses("web")[1]
+    with netns.open_socket(network.nodes[0].namespace, socket.AF_INET6, socket.SOCK_STREAM) as sock:
+        sock.settimeout(5.0)
+        sock.connect((str(address), 8080))
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
+        with HTTPResponse(sock) as answer:
+            answer.begin()
+            assert (answer.status, json.load(answer)["pod"]) == (200, "web")
+
+
 def test_a_host_port_leads_to_the_pod_with_the_clients_address(network: PodNetwork) -> None:
     network.pod_addresses("web")
     reply = ask(network.outsider, network.nodes[1].addresses[0], HOST_PORT)
@@ -114,7 +128,7 @@ def test_a_kubelet_that_dies_finds_its_pods_again(network: PodNetwork) -> None:
     network.create_pod("later", "node1", "later")
     network.pod_addresses("later")
     assert netns.pids(network.pod_namespace("client")) == before
-    network.delete_pod("later")
+    network.delete_pod("later", wait=False)
 
 
 def test_a_node_is_ready_only_with_a_cni_configuration(network: PodNetwork) -> None:
@@ -124,7 +138,7 @@ def test_a_node_is_ready_only_with_a_cni_configuration(network: PodNetwork) -> N
         return str({each["type"]: each["status"] for each in status["conditions"]}["Ready"])
 
     eventually(lambda: ready() == "True", "readiness of node1")
-    (network.kubelets["node1"].cni_folder / "10-podbgp.conflist").unlink()
+    assert network.cni_file("node1").remove()
     eventually(lambda: ready() == "False", "end of node1's readiness")
     network.write_conflist("node1")
     eventually(lambda: ready() == "True", "readiness of node1")
@@ -140,4 +154,4 @@ def test_an_image_that_the_lab_does_not_have_is_never_run(network: PodNetwork) -
         return str(states[0]["waiting"]["reason"]) if states else None
 
     assert eventually(reason, "reason of pod stranger") == "ErrImagePull"
-    network.delete_pod("stranger")
+    network.delete_pod("stranger", wait=False)
