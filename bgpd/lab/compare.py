@@ -16,14 +16,13 @@ from dataclasses import dataclass
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from bgpd.lab import prove, signals
 from bgpd.lab.capture import Capture, Ping
 from bgpd.lab.command import LabError, find_tool
-from bgpd.lab.compare_ends import Ends, Measured, Schedule
+from bgpd.lab.compare_ends import Ends, Measured, Schedule, busy_seconds
 from bgpd.lab.compare_overlay import Offloads, Overlay, Way
-from bgpd.lab.compare_report import Compared, Seen, offload_lines, table_rows, to_json
+from bgpd.lab.compare_report import Compared, Seen, offload_lines, table_lines, to_json
 from bgpd.lab.converge import wait_converged
 from bgpd.lab.plan import Fabric, Plan, make_plan
 from bgpd.lab.present import Presenter
@@ -33,6 +32,9 @@ from bgpd.lab.workspace import Workspace, claim
 PARTS = 4
 """Of a run: round trips, one connection, several, datagrams."""
 PROOF_TIME = 5.0
+STILL = 0.5
+"""Seconds in which other work is looked for."""
+NOTICEABLE = 0.2
 SHORTEST, LONGEST = 1.0, 3_600.0
 
 
@@ -110,6 +112,11 @@ def _compare(topology: Topology, options: CompareOptions, schedule: Schedule, ou
     out.step(
         f"Measuring: {options.runs} runs that alternate, {total * PARTS} parts of {schedule.seconds:.2f} s"
     )
+    other_work = _other_work()
+    if other_work > NOTICEABLE:
+        out.say(
+            f"other work keeps {other_work:.1f} processors busy: figures are worse, and CPU counts it too"
+        )
     measured: dict[Offloads, dict[Way, list[Measured]]] = {
         each: {way: [] for way in Way} for each in Offloads
     }
@@ -125,7 +132,14 @@ def _compare(topology: Topology, options: CompareOptions, schedule: Schedule, ou
             measured[offloads][way].append(ends.measure(schedule))
         count(total, total)
     processors = os.cpu_count() or 1
-    return Compared(schedule, options.runs, processors, overlay.mtu, seen, states, measured)
+    return Compared(schedule, options.runs, processors, other_work, overlay.mtu, seen, states, measured)
+
+
+def _other_work() -> float:
+    """Processors that are busy while nothing is measured."""
+    busy, started = busy_seconds(), time.monotonic()
+    time.sleep(STILL)
+    return (busy_seconds() - busy) / (time.monotonic() - started)
 
 
 def _order(runs: int) -> Iterator[tuple[Offloads, Way]]:
@@ -169,12 +183,8 @@ def _show(compared: Compared, out: Presenter) -> None:
         out.step(f"Offloads: {offloads}")
         for line in offload_lines(compared.offloads[offloads]):
             out.say(line)
-        table = Table(box=None, pad_edge=False, padding=(0, 2), header_style="bold")
-        for column in ("", "native", "overlay", "unit", "overlay against native"):
-            table.add_column(column, justify="right" if column.startswith(("native", "overlay")) else "left")
-        for row in table_rows(compared, offloads):
-            table.add_row(*row)
-        out.console.print(table)
+        for line in table_lines(compared, offloads):
+            out.say(line)
     out.done(
         f"medians of {compared.runs} runs on {compared.processors} processors that all parts share: "
         "compare columns, not machines"

@@ -27,7 +27,7 @@ class Row(NamedTuple):
 
 ROWS = (
     Row("round trip, median", "µs", "roundTripMedianMicroseconds", 1),
-    Row("round trip, p99", "µs", "roundTripP99Microseconds", 1),
+    Row("round trip, p99", "µs", "roundTripP99Microseconds", 0),
     Row("TCP, one stream", "Gb/s", "tcpOneStreamGigabitsPerSecond", 2),
     Row("TCP, {streams} streams", "Gb/s", "tcpManyStreamsGigabitsPerSecond", 2),
     Row("UDP, 64 bytes", "kpps", "udpSmallKilopacketsPerSecond", 1),
@@ -36,6 +36,8 @@ ROWS = (
 """In the order of `Measured`."""
 
 
+UNIT = 3
+"""Its column."""
 KINDS = {
     "pod": "pod's link",
     "podFarEnd": "its end on the node",
@@ -69,6 +71,8 @@ class Compared:
     schedule: Schedule
     runs: int
     processors: int
+    other_work: float
+    """Processors that were busy with other work before the traffic began."""
     mtu: dict[Way, int]
     seen: dict[Way, Seen]
     offloads: dict[Offloads, dict[str, list[str]]]
@@ -95,6 +99,19 @@ def table_rows(compared: Compared, offloads: Offloads) -> list[tuple[str, str, s
     ]
     mtu = [compared.mtu[way] for way in Way]
     return [*rows, ("MTU of a pod", str(mtu[0]), str(mtu[1]), "bytes", f"{mtu[1] - mtu[0]:+}")]
+
+
+def table_lines(compared: Compared, offloads: Offloads) -> list[str]:
+    """The same as aligned lines with a head; never cut off, however narrow the terminal."""
+    rows = [("", *map(str, Way), "", "difference"), *table_rows(compared, offloads)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if at in (0, UNIT) else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def _with_spread(values: tuple[float, ...], digits: int) -> str:
@@ -124,6 +141,7 @@ def to_json(compared: Compared) -> dict[str, object]:
         "secondsOfEachPart": compared.schedule.seconds,
         "streams": compared.schedule.streams,
         "processors": compared.processors,
+        "otherWorkProcessors": round(compared.other_work, 2),
         "ways": {
             way.value: {
                 "podMtuBytes": compared.mtu[way],

@@ -15,6 +15,7 @@ from bgpd.lab.compare_report import (
     Seen,
     against,
     offload_lines,
+    table_lines,
     table_rows,
     to_json,
 )
@@ -28,6 +29,7 @@ def compared() -> Compared:
         Schedule(0.2, 4),
         2,
         2,
+        0.1,
         {Way.NATIVE: 1500, Way.OVERLAY: 1450},
         {Way.NATIVE: Seen(2, 0), Way.OVERLAY: Seen(0, 4)},
         {Offloads.ALL: {"uplink": ["tx-tcp-segmentation"]}},
@@ -42,6 +44,14 @@ def test_each_row_has_both_medians_their_spread_the_unit_and_the_difference() ->
     assert rows["TCP, 4 streams"][1] == "6.00 (6.00-6.00)"
     assert rows["CPU, one stream"][2:] == ("s/GB", "+100%")
     assert rows["MTU of a pod"] == ("1500", "1450", "bytes", "-50")
+
+
+def test_the_table_is_aligned_and_whole() -> None:
+    head, first, *_, last = table_lines(compared(), Offloads.ALL)
+    assert head.split() == ["native", "overlay", "difference"]
+    assert first.startswith("round trip, median")
+    assert head.index("native") + len("native") == first.index(" (") + len(" (40.0-42.0)")
+    assert last.split() == ["MTU", "of", "a", "pod", "1500", "1450", "bytes", "-50"]
 
 
 def test_json_says_the_same_with_units_in_the_names() -> None:
