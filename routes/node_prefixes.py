@@ -86,9 +86,9 @@ class NodePrefixes:
             f"{nlri} belongs to node {owners[0]}, which does not have the next hop {format_address(next_hop)}"
         )
 
-    def conflicts(self) -> Iterator[Conflict]:
-        """Prefixes that more than one node has, or that lie inside another node's."""
-        for prefix in self._owners:
+    def conflicts(self, among: Iterable[Prefix] | None = None) -> Iterator[Conflict]:
+        """Prefixes that several nodes have, or that lie inside another node's: of all, or `among` some."""
+        for prefix in self._owners if among is None else among:
             names = self._owners.names_around(prefix)
             if len(names) > 1:
                 yield Conflict(prefix, names)

@@ -210,7 +210,7 @@ def judge(policies: Iterable[RoutePolicy], nlri: Prefix, attributes: PathAttribu
                 continue
             name, changes = f"policy {policy.name} rule {each.name}", each.set
             if each.action is Action.REJECT:
-                return told._replace(accepted=False, rule=name, text=f"{name} rejects {nlri}")
+                return told._replace(accepted=False, rule=name, text=f"{name} rejects it")
             heard.append(name)
             told = told._replace(
                 attributes=changes.applied(told.attributes),
@@ -222,7 +222,7 @@ def judge(policies: Iterable[RoutePolicy], nlri: Prefix, attributes: PathAttribu
                 action, rule = each.action, name
                 break
         if action is Action.REJECT:
-            text = f"no rule of policy {policy.name} accepts {nlri}, and its default is to reject"
+            text = f"no rule of policy {policy.name} accepts it, and its default is to reject"
             return told._replace(accepted=False, rule=rule, text=text)
         if not heard or heard[-1] != rule:
             heard.append(rule)

@@ -144,7 +144,7 @@ class UpdateGroup:
     def why_policies_refuse(self, path: Path) -> str:
         """Why the group's policies refuse a path, in a sentence; empty when they accept it."""
         told = self._asked(path)
-        return "" if told is None or told.accepted else f"{told.rule}: {told.text}"
+        return "" if told is None or told.accepted else told.text
 
     def deciding_rule(self, path: Path) -> str:
         """The rule of the group's policies that accepts a path; empty without policies."""
@@ -191,28 +191,38 @@ class UpdateGroup:
         if self.key.add_paths or self._aggregates or self._policies is not None:
             self._put_paths(selected)
             return
-        log, role, sizes, own = self.log, self.key.role, self._next_hop_sizes, self.key.export.next_hop
-        told: dict[tuple[int, PeerName], PathAttributes | None] = {}
-        source_of, role_of, admits = self._identities.source, self._role_of, self._admits
+        told: dict[tuple[int, PeerName], tuple[PathAttributes, list[Key]] | None] = {}
+        removed: list[Key] = []
+        admits, attributes, peer, keys = self._admits, None, None, removed
         for nlri, before, after in selected:
             if not after:
-                log.remove((nlri, 0))
+                removed.append(nlri)
                 continue
             path = after[0]
             if before and before[0] is path:
                 continue  # only what forwards beside it changed
-            attributes, peer = path.attributes, path.source.peer
-            known = (id(attributes), peer)
-            if known not in told:
-                refused = (
-                    refused_by_community(attributes, role) or len(own or attributes.next_hop) not in sizes
-                )
-                told[known] = None if refused else exported(path, role, self.key.export)
-            mine = told[known]
-            if mine is None or not may_hear(role_of(peer), role) or (admits and not admits(nlri)):
-                log.remove((nlri, 0))
-                continue
-            log.put((nlri, 0), source_of(peer), mine)
+            if path.attributes is not attributes or path.source.peer is not peer:
+                attributes, peer = path.attributes, path.source.peer
+                known = (id(attributes), peer)
+                if known not in told:
+                    mine = self._told_of(path)
+                    told[known] = None if mine is None else (mine, [])
+                batch = told[known]
+                keys = removed if batch is None else batch[1]
+            (removed if admits and not admits(nlri) else keys).append(nlri)
+        if removed:
+            self.log.remove_all(removed)
+        for (_, source), batch in told.items():
+            if batch is not None and batch[1]:
+                self.log.put_all(batch[1], self._identities.source(source), batch[0])
+
+    def _told_of(self, path: Path) -> PathAttributes | None:
+        """What the members are told of a path's attributes, whatever its prefix; None for nothing."""
+        attributes, role = path.attributes, self.key.role
+        if refused_by_community(attributes, role) or not may_hear(self._role_of(path.source.peer), role):
+            return None
+        next_hop = self.key.export.next_hop or attributes.next_hop
+        return exported(path, role, self.key.export) if len(next_hop) in self._next_hop_sizes else None
 
     def _put_paths(self, selected: Iterable[tuple[Prefix, tuple[Path, ...], tuple[Path, ...]]]) -> None:
         """The same where a prefix can have several paths, or an aggregate can take its place, or where
@@ -228,10 +238,10 @@ class UpdateGroup:
                 now = []
             elif self._policies is not None:
                 now = [path for path in now if self._policies(nlri, path.attributes).accepted]
-            keys = {(nlri, self._number(path.source.peer, path.path_id)): path for path in now}
+            keys = {self._key(nlri, path.source.peer, path.path_id): path for path in now}
             # Without ADD-PATH all paths of a prefix have one key, and a key changes once in a commit.
-            for key in dict.fromkeys((nlri, self._number(p.source.peer, p.path_id)) for p in before):
-                if key not in keys and key != (aggregate, self._number(LOCAL_PEER, 0)):
+            for key in dict.fromkeys(self._key(nlri, p.source.peer, p.path_id) for p in before):
+                if key not in keys and (aggregate is None or key != self._key(aggregate)):
                     self.log.remove(key)
             for key, path in keys.items():
                 known = (id(path.attributes), path.source.peer)
@@ -242,8 +252,8 @@ class UpdateGroup:
         for aggregate in touched:
             self._put_aggregate(aggregate)
 
-    def _number(self, peer: PeerName, path_id: int) -> int:
-        return self._identities.path_id(peer, path_id) if self.key.add_paths else 0
+    def _key(self, nlri: Prefix, peer: PeerName = LOCAL_PEER, path_id: int = 0) -> Key:
+        return (nlri, self._identities.path_id(peer, path_id)) if self.key.add_paths else nlri
 
     def _announce(self, key: Key, peer: PeerName, mine: PathAttributes) -> None:
         source = self._identities.source(peer)
@@ -251,7 +261,7 @@ class UpdateGroup:
             self.log.put(key, source, mine)
 
     def _put_aggregate(self, nlri: Prefix) -> None:
-        path, key = self.aggregate(nlri), (nlri, self._number(LOCAL_PEER, 0))
+        path, key = self.aggregate(nlri), self._key(nlri)
         if path is None or self.why_policies_refuse(path):
             self.log.remove(key)
         else:
@@ -270,7 +280,7 @@ class UpdateGroup:
         self._put_paths((nlri, paths, paths) for nlri, paths in selected)
         self.log.commit()
         for nlri in before:
-            key = (nlri, self._number(LOCAL_PEER, 0))
+            key = self._key(nlri)
             entry = self.log.entry(key)
             if entry is not None and entry[0] == self._identities.source(LOCAL_PEER):
                 self._put_aggregate(nlri)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from routes.decision import decide
 from routes.loc_rib import Change
+from routes.node_prefixes import NodeFacts, NodePrefixes
 from routes.own_path import OwnPath
 from routes.path import (
     EMPTY_AS_PATH,
@@ -26,6 +27,7 @@ from routes.path import (
 from routes.policy import AllowEntry, ImportPolicy, MaxPrefixes, PeerImport, compile_attributes
 from routes.prefix import Address, Family, Prefix, parse_address
 from routes.rib import Rib
+from routes.route_policy import Action, PrefixRange, RouteMatch, RoutePolicy, RouteRule, RouteSet
 
 OWN_ASN = 65000
 ROUTER_ID = 99
@@ -47,7 +49,12 @@ PREFIXES = [
         "fe80::/64",
     )
 ]
-OWN = [(), (Prefix.parse("10.244.1.0/24"),), (Prefix.parse("10.244.1.7/32"), PREFIXES[10])]
+OWN = [
+    (),
+    (OwnPath(Prefix.parse("10.244.1.0/24")),),
+    (OwnPath(Prefix.parse("10.244.1.7/32"), med=5), OwnPath(PREFIXES[10])),
+    (OwnPath(Prefix.parse("10.244.1.7/32")), OwnPath(PREFIXES[1], unreachable=False)),
+]
 INSIDE = AllowEntry(Prefix.parse("10.244.0.0/16"), 16, 32)
 ALLOW = [
     (INSIDE, AllowEntry(Prefix.parse("fd00:10:244::/48"), 48, 128)),
@@ -101,19 +108,45 @@ few_attributes = st.sampled_from(
 )
 """So few that what one step did meets the next: each is accepted, refused or rewritten by some peer."""
 
+NO_HOSTS = RouteRule("no-hosts", Action.REJECT, RouteMatch(prefixes=(PrefixRange(PREFIXES[1], 25, 32),)))
+IF_MED = RouteRule("marked", Action.CONTINUE, RouteMatch(communities=(1,)), RouteSet(med=9))
+PREFERRED = RouteRule(
+    "preferred",
+    Action.ACCEPT,
+    RouteMatch(prefixes=(PrefixRange(PREFIXES[2], 24, 32),)),
+    RouteSet(local_pref=300, remove_communities=(GRACEFUL_SHUTDOWN,)),
+)
+PEER_POLICIES = [
+    (),
+    (),
+    (RoutePolicy("narrow", (NO_HOSTS, IF_MED), Action.ACCEPT),),
+    (RoutePolicy("modify", (PREFERRED, IF_MED), Action.ACCEPT), RoutePolicy("narrow", (NO_HOSTS, PREFERRED))),
+]
+NODES = [
+    NodeFacts("a", (Prefix.parse("10.244.1.0/24"),), frozenset(NEXT_HOPS[:1])),
+    NodeFacts("a", (Prefix.parse("10.244.1.0/24"), PREFIXES[10]), frozenset(NEXT_HOPS[2:3])),
+    NodeFacts("b", (Prefix.parse("10.244.2.0/24"), Prefix.parse("10.244.1.0/24")), frozenset(NEXT_HOPS[:3])),
+    NodeFacts("b", (Prefix.parse("10.244.0.0/22"),), frozenset(NEXT_HOPS[2:3])),
+]
+
 policies = st.builds(
-    lambda allow, allowas_in, first_as, cluster_id: ImportPolicy(
+    lambda allow, allowas_in, first_as, cluster_id, ours, theirs: ImportPolicy(
         asn=OWN_ASN,
         router_id=ROUTER_ID,
         allow=allow,
         own_addresses=[NEXT_HOPS[1]],
         cluster_id=cluster_id,
-        peers={SOURCES[2].peer: PeerImport(allowas_in=allowas_in, enforce_first_as=first_as)},
+        peers={
+            SOURCES[0].peer: PeerImport(policies=ours),
+            SOURCES[2].peer: PeerImport(allowas_in=allowas_in, enforce_first_as=first_as, policies=theirs),
+        },
     ),
     st.sampled_from(ALLOW),
     st.integers(0, 1),
     st.booleans(),
     st.sampled_from([None, 77]),
+    st.sampled_from(PEER_POLICIES),
+    st.sampled_from(PEER_POLICIES),
 )
 
 
@@ -145,6 +178,9 @@ STEPS: dict[str, tuple[int, st.SearchStrategy[tuple[object, ...]]]] = {
     "mark": (1, st.tuples(peers, st.sampled_from(Family))),
     "forget": (1, st.tuples(peers)),
     "policy": (1, st.tuples(policies)),
+    "verify": (1, st.tuples(st.booleans())),
+    "node": (2, st.tuples(st.sampled_from(NODES))),
+    "node_gone": (1, st.tuples(st.sampled_from("ab"))),
     "originate": (1, st.tuples(st.sampled_from(OWN))),
     "unresolved": (1, st.tuples(st.frozensets(st.sampled_from(NEXT_HOPS)))),
     "take": (1, st.tuples()),
@@ -166,8 +202,12 @@ class Model:
         self.received: dict[Key, Path] = {}
         self.stale: set[Key] = set()
         self.up: set[PeerName] = set()
-        self.own: tuple[Prefix, ...] = ()
+        self.own: tuple[OwnPath, ...] = ()
         self.unresolved: frozenset[Address] = frozenset()
+
+    @property
+    def own_prefixes(self) -> dict[Prefix, OwnPath]:
+        return {own.nlri: own for own in self.own}
 
     def remove(self, keys: set[Key]) -> None:
         self.stale -= keys
@@ -183,7 +223,7 @@ class Model:
         return None if path.attributes.next_hop in self.unresolved else 0
 
     def candidates(self, nlri: Prefix) -> list[Path]:
-        policy = self.policy.with_own_paths(map(OwnPath, self.own))
+        policy = self.policy.with_own_paths(self.own)
         found = []
         for (_, prefix, _), path in self.received.items():
             verdict = policy.judge(path.source, path.attributes, prefix)
@@ -194,7 +234,7 @@ class Model:
     def selected(self, multipath: int) -> dict[Prefix, tuple[Path, ...]]:
         table = {}
         for nlri in PREFIXES:
-            if nlri not in self.own:
+            if nlri not in self.own_prefixes:
                 chosen = decide(self.candidates(nlri), self.cost, multipath).selected
                 if chosen:
                     table[nlri] = chosen
@@ -210,6 +250,8 @@ class Life:
         self.model = Model(policy)
         self.rib.set_resolver(self.model.cost)
         self.told: dict[Prefix, tuple[Path, ...]] = {}
+        self.nodes: NodePrefixes | None = None
+        self.known: dict[str, NodeFacts] = {}
 
     def announce(
         self, peer: int, attributes: PathAttributes, prefixes: tuple[Prefix, ...], path_id: int
@@ -266,11 +308,28 @@ class Life:
         self.model.remove(self.model.of_peer(name))
 
     def policy(self, policy: ImportPolicy) -> None:
+        """The nodes stay, whatever the rules."""
+        policy.nodes = self.nodes
         self.rib.set_policy(policy)
         self.model.policy = policy
 
-    def originate(self, own: tuple[Prefix, ...]) -> None:
-        self.rib.originate(map(OwnPath, own))
+    def verify(self, wanted: bool) -> None:
+        self.nodes = NodePrefixes([PREFIXES[1], PREFIXES[9]], self.known.values()) if wanted else None
+        self.policy(self.model.policy)
+
+    def node(self, facts: NodeFacts) -> None:
+        """In the naive model everything is judged anew; here only what the node touches."""
+        self.known[facts.name] = facts
+        if self.nodes is not None:
+            self.rib.rejudge(self.nodes.set(facts))
+
+    def node_gone(self, name: str) -> None:
+        self.known.pop(name, None)
+        if self.nodes is not None:
+            self.rib.rejudge(self.nodes.remove(name))
+
+    def originate(self, own: tuple[OwnPath, ...]) -> None:
+        self.rib.originate(own)
         self.model.own = own
 
     def unresolved(self, next_hops: frozenset[Address]) -> None:
@@ -288,10 +347,11 @@ class Life:
 
     def check(self) -> None:
         model, rib = self.model, self.rib
-        learned = {nlri: paths for nlri, paths in self.told.items() if nlri not in model.own}
+        learned = {nlri: paths for nlri, paths in self.told.items() if nlri not in model.own_prefixes}
         assert learned == model.selected(rib.loc_rib(Family.IPV4).multipath)
-        for nlri in model.own:
-            assert [path.source.kind for path in self.told[nlri]] == [PeerKind.LOCAL]
+        for nlri, own in model.own_prefixes.items():
+            (path,) = self.told[nlri]
+            assert (path.source.kind, path.attributes) == (PeerKind.LOCAL, own.attributes)
         for family in Family:
             selected = {nlri: paths for nlri, paths in self.told.items() if nlri.family is family}
             assert rib.loc_rib(family).selected == selected
@@ -301,7 +361,7 @@ class Life:
 
     def check_peer(self, source: Source, family: Family) -> None:
         model, table = self.model, self.rib.table(source.peer, family)
-        policy = model.policy.with_own_paths(map(OwnPath, model.own))
+        policy = model.policy.with_own_paths(model.own)
         keys = model.of_peer(source.peer, family)
         accepted = sum(policy.judge(source, model.received[key].attributes, key[1]).accepted for key in keys)
         counts = self.rib.counts(source.peer, family)
@@ -314,6 +374,11 @@ class Life:
         for nlri in {key[1] for key in keys}:
             received = {(source.peer, nlri, each.path.path_id): each.path for each in table.received(nlri)}
             assert received == {key: model.received[key] for key in keys if key[1] == nlri}
+        for nlri, path_id in table.known():
+            candidates = {path.path_id: path for path in table.candidates(nlri)}
+            verdict = policy.judge(source, model.received[source.peer, nlri, path_id].attributes, nlri)
+            found = candidates.get(path_id)
+            assert (found and found.attributes) == (verdict.attributes if verdict.accepted else None)
         for paths in (table.plain, table.added):
             assert not paths.accepted.keys() & paths.refused.keys()
             assert paths.rewritten.keys() <= paths.accepted.keys()
@@ -334,7 +399,7 @@ def test_any_sequence_equals_the_naive_model(
 
 @settings(max_examples=300, deadline=None)
 @given(policies, attribute_values, st.sampled_from(SOURCES))
-def test_the_attribute_half_of_import_equals_the_whole(
+def test_the_attribute_half_of_import_and_the_rest_equal_the_whole(
     policy: ImportPolicy, attributes: PathAttributes, source: Source
 ) -> None:
     verdict = policy.judge(source, attributes, PREFIXES[4])
@@ -342,6 +407,10 @@ def test_the_attribute_half_of_import_equals_the_whole(
     admit(SOUND)
     admitted = admit(attributes)
     assert admit(attributes) is admitted
+    rest = policy.rest(source)
+    if rest is not None and admitted is not None:
+        admitted = rest(PREFIXES[4], attributes)
+        assert rest(PREFIXES[4], attributes) is admitted
     assert verdict.accepted == (admitted is not None)
     if admitted is not None:
         assert verdict.attributes == admitted
