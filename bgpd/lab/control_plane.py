@@ -128,6 +128,13 @@ class ControlPlane:
         finally:
             client.close()
 
+    @property
+    def description(self) -> str:
+        """What it is, for whoever looks at the lab."""
+        version = ".".join(map(str, self.components.version))
+        without = "" if self.controller_manager is not None else ", without controllers and services"
+        return f"the real API server, version {version}{without}"
+
     def attach(self, node: Node) -> None:
         """Give a node that is already built its way to the API server."""
         kube_network.attach(self.namespace, kube_network.management_link(node))
@@ -169,6 +176,7 @@ class ControlPlane:
             f"--tls-cert-file={authority.server_certificate}",
             f"--tls-private-key-file={authority.server_key}",
             f"--client-ca-file={authority.certificate}",
+            "--allow-privileged=true",  # as kubeadm has it: the agent's init container sets sysctls
             "--authorization-mode=Node,RBAC",
             "--enable-admission-plugins=NodeRestriction",
             # Without the controllers for them, no namespace has an account that pods could get.

@@ -20,6 +20,7 @@ from bgpd.lab.command import LabError
 from bgpd.lab.control_plane import ControlPlane
 from bgpd.lab.fake_kubelet import STARTUP_TAINT, FakeKubelet
 from bgpd.lab.fake_scheduler import FakeScheduler
+from bgpd.lab.kube_access import Cluster
 from bgpd.lab.kube_pods import ECHO_IMAGE
 from bgpd.lab.kube_proxy import KubeProxy
 from bgpd.lab.plan import SHARED_DEVICE, Address, Fabric, Network, Node, make_plan
@@ -55,7 +56,8 @@ def eventually(look: Callable[[], T | None], what: str, within: float = PATIENCE
 class PodNetwork:
     """The cluster; a context manager."""
 
-    def __init__(self, control: ControlPlane, workspace: Workspace) -> None:
+    def __init__(self, control: Cluster, workspace: Workspace) -> None:
+        """With kube-proxies where the cluster has controllers."""
         plan = make_plan(workspace.namespace, fabric=Fabric.MESH, nodes=2, pods_per_node=1)
         self.control = control
         self.workspace = workspace
@@ -96,7 +98,7 @@ class PodNetwork:
         return self.workspace.namespace("outsider")
 
     def pod_networks(self, node: str) -> list[Network]:
-        """What the controller manager gave a node; it takes 10 s before it looks at nodes at all."""
+        """What a node was given; the controller manager takes 10 s before it looks at nodes at all."""
 
         def look() -> list[Network] | None:
             spec = self.get(f"/api/v1/nodes/{node}")["spec"]
@@ -182,8 +184,9 @@ class PodNetwork:
         self.kubelets[node.name] = kubelet
         self.processes.append(kubelet.process)
         eventually(lambda: self.api.get(f"/api/v1/nodes/{node.name}"), f"Node {node.name}")
-        proxy = stack.enter_context(KubeProxy(self.control, node, self.workspace))
-        self.processes.append(proxy.process)
+        if isinstance(self.control, ControlPlane):
+            proxy = stack.enter_context(KubeProxy(self.control, node, self.workspace))
+            self.processes.append(proxy.process)
 
     def _route(self, node: Node, networks: dict[str, list[Network]]) -> None:
         """What the agents would learn from each other."""
