@@ -34,7 +34,7 @@ FUNCTIONS = {"has", "size", "matches", "contains", "split", "replace", "int", "a
 _STRUCTURE = {"type", "description", "properties", "additionalProperties", "items", "default", "required"}
 _SCALAR = {"string", "integer", "boolean"}
 _TYPES: dict[str, type] = {"string": str, "boolean": bool, "array": list, "object": dict, "integer": int}
-_VALUE_KEYWORDS = {
+KEYWORDS = {
     "enum", "pattern", "maxLength", "minLength", "minimum", "maximum", "minItems", "maxItems",
     "minProperties", "maxProperties", "format", "anyOf",
 }  # fmt: skip
@@ -98,7 +98,7 @@ def rule_names(definition: Definition) -> set[str]:
 
 def _rules_of(place: str, schema: Schema) -> Iterator[str]:
     """The root is always an object, and a format of integers says nothing that `maximum` does not."""
-    yield from (_VALUE_KEYWORDS & schema.keys()) - ({"format"} if schema["type"] == "integer" else set())
+    yield from (KEYWORDS & schema.keys()) - ({"format"} if schema["type"] == "integer" else set())
     if place:
         yield "type"
     yield from (f"required {name}" for name in cast("list[str]", schema.get("required", [])))
@@ -122,7 +122,7 @@ def structural_faults(definition: Definition) -> list[str]:
 
 def _faults(schema: Schema) -> Iterator[str]:
     kind = schema.get("type")
-    known = _STRUCTURE | _VALUE_KEYWORDS | {VALIDATIONS, LIST_TYPE, LIST_KEYS}
+    known = _STRUCTURE | KEYWORDS | {VALIDATIONS, LIST_TYPE, LIST_KEYS}
     yield from (f"unknown keyword {keyword}" for keyword in schema.keys() - known)
     if kind not in _TYPES:
         yield f"type {kind}"
@@ -210,7 +210,7 @@ def _schema_refusals(schema: Schema, value: Json, place: str) -> Iterator[Refusa
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         yield Refusal(f"{place} type", f"{place}: {value!r} is no {schema['type']}")
         return
-    for keyword in sorted(_VALUE_KEYWORDS & schema.keys()):
+    for keyword in sorted(KEYWORDS & schema.keys()):
         if not _fits(keyword, schema[keyword], value):
             yield Refusal(f"{place} {keyword}", f"{place}: {value!r}: {keyword} {schema[keyword]!r}")
     if isinstance(value, dict):

@@ -14,6 +14,8 @@ from typing import NamedTuple, cast
 import pytest
 import yaml
 
+from bgpd.cli import main
+from bgpd.config_file import load_host
 from bgpd.kube import custom, events, lease, objects, options, resources
 from bgpd.kube.custom_fields import DNS_SUBDOMAIN
 from bgpd.kube.watch import Resource
@@ -214,6 +216,34 @@ def _settings(workload: Object, container: Schema) -> dict[str, dict[str, str]]:
     return tomllib.loads(text)
 
 
+HOST_SETTINGS = [
+    (found, name, text)
+    for found in ALL
+    if found.kind == "ConfigMap"
+    for name, text in cast("dict[str, str]", found.value["data"]).items()
+    if name != "controller.toml"
+]
+
+
+@pytest.mark.parametrize("setting", HOST_SETTINGS, ids=lambda setting: f"{setting[0].name}-{setting[1]}")
+def test_host_settings_are_such_as_a_daemon_takes(setting: tuple[Object, str, str], tmp_path: Path) -> None:
+    _, name, text = setting
+    file = tmp_path / name
+    file.write_text(text)
+    config = load_host(str(file), name.removesuffix(".toml"))
+    assert config.log_format == "json"
+    assert config.metrics_listen is not None
+
+
+@pytest.mark.parametrize("workload", WORKLOADS, ids=lambda found: found.name)
+def test_command_line_is_one_that_podbgpd_takes(workload: Object) -> None:
+    for container in containers_of(workload):
+        name, *arguments = cast("list[str]", container.get("args", [""]))
+        if name in main.commands:
+            known = {option for parameter in main.commands[name].params for option in parameter.opts}
+            assert {argument.partition("=")[0] for argument in arguments} <= known
+
+
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda found: found.name)
 def test_volumes_are_mounted_and_mounts_have_volumes(workload: Object) -> None:
     volumes = {str(each["name"]) for each in cast("list[Schema]", pod_of(workload)["volumes"])}
@@ -315,7 +345,7 @@ def test_every_account_is_used_and_known() -> None:
 
 def test_rights_are_those_of_the_paths_that_the_code_asks_for() -> None:
     followed = [value.path for value in vars(resources).values() if isinstance(value, Resource)]
-    followed += [resources.secrets("x").path, resources.endpoint_slices("v1").path]
+    followed += [resources.secret("x", "y").path, resources.endpoint_slices("v1").path]
     granted = {name for needed in NEEDED.values() for name, verbs in needed.items() if verbs >= LOOK}
     assert granted == {_resource(path) for path in followed}
     assert _resource(lease.PATH) == "coordination.k8s.io/leases"
