@@ -10,7 +10,8 @@ This module must never look at what policy refused.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from routes.adj_rib_in import AdjRibIn
@@ -49,8 +50,8 @@ class LocRib:
         """The tables with an accepted path to each prefix."""
         self.duplicates: Duplicates | None = None
         """Offered the candidates of each prefix that several peers hold."""
-        self.pending: dict[Prefix, None] = {}
-        """Touched since the last `take_changes`, in order."""
+        self.pending: dict[Prefix, Path | None] = {}
+        """Touched since the last `take_changes`, in order; with the only candidate where it is known."""
         self._renewed: set[Prefix] = set()
         """Touched because a next hop resolves differently."""
 
@@ -71,6 +72,36 @@ class LocRib:
         else:
             return
         self.pending[nlri] = None
+
+    def hold(self, paths: dict[Prefix, Path], table: AdjRibIn) -> bool:
+        """Store accepted paths of a table in it, where nobody else has paths to their prefixes.
+
+        Everything of an UPDATE at once: what it costs is a few lookups a prefix, and no step of ours.
+        False: somebody has, and nothing was done.
+        """
+        held = list(map(self.holders.get, paths))
+        alone = held.count(table.alone)
+        if table.ids or alone + held.count(None) < len(held):
+            return False
+        if alone < len(held):
+            self.holders.update(dict.fromkeys(paths, table.alone))
+        table.plain.accepted.update(paths)
+        self.pending.update(paths)
+        return True
+
+    def release(self, withdrawn: Sequence[Prefix], table: AdjRibIn) -> bool:
+        """The same for withdrawals of paths that are in the table, accepted as they were received."""
+        plain = table.plain
+        if table.ids or table.dropped or plain.refused or plain.rewritten or plain.stale:
+            return False
+        gone = dict.fromkeys(withdrawn)
+        held = list(map(self.holders.get, gone))
+        if held.count(table.alone) < len(held):
+            return False
+        deque(map(plain.accepted.__delitem__, gone), 0)
+        deque(map(self.holders.__delitem__, gone), 0)
+        self.pending.update(gone)
+        return True
 
     def candidates(self, nlri: Prefix) -> list[Path]:
         """Every accepted path to a prefix."""
@@ -107,10 +138,20 @@ class LocRib:
         selected, holders, cost, duplicates = self.selected, self.holders, self.cost, self.duplicates
         twice = {} if duplicates is None else duplicates.now
         changes: list[Change] = []
-        for nlri in pending:
+        for nlri, only in pending.items():
             before = selected.get(nlri, ())
-            held = holders.get(nlri)
             after: tuple[Path, ...] = ()
+            if only is not None:
+                if twice:
+                    twice.pop(nlri, None)
+                if cost(only) is not None:
+                    selected[nlri] = after = (only,)
+                elif before:
+                    del selected[nlri]
+                if after != before or (renewed and after and nlri in renewed):
+                    changes.append(_new(Change, (nlri, before, after)))
+                continue
+            held = holders.get(nlri)
             if held is not None:
                 first = held[0]
                 if len(held) > 1 or first.ids:

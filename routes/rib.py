@@ -13,6 +13,7 @@ holds both to the same result.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import repeat
 from typing import NamedTuple, Protocol
 
 from routes.adj_rib_in import AdjRibIn, LimitEvent
@@ -35,6 +36,8 @@ from routes.stored import stored_inside
 
 _new = tuple.__new__  # a NamedTuple's own constructor takes twice as long, and this runs for each prefix
 
+MANY = 8
+"""Prefixes of one UPDATE from which on it pays to treat them together."""
 MAX_REFUSED_SHOWN = 50
 """How many refusals are kept between two calls of `take_refusals`; the rest are only counted."""
 
@@ -79,6 +82,11 @@ class _PeerIn:
         self.rest = policy.rest(source)
         self.admit = compile_attributes(policy, source)
         self.admits = policy.admits(source.peer)
+
+
+def _paths(announced: Sequence[Prefix], attributes: PathAttributes, source: Source) -> Iterable[Path]:
+    """The paths of one UPDATE without identifiers."""
+    return map(_new, repeat(Path), zip(announced, repeat(attributes), repeat(source), repeat(0)))
 
 
 def _reachable(_: Path) -> int | None:
@@ -304,6 +312,12 @@ class Rib:
         accepted, refused, rewritten, stale = plain.accepted, plain.refused, plain.rewritten, plain.stale
         loc_rib, alone = self._loc[size], table.alone
         holders, pending = loc_rib.holders, loc_rib.pending
+        if len(announced) >= MANY and not (refused or rewritten or stale) and all(map(admits, announced)):
+            paths = dict(zip(announced, _paths(announced, attributes, source), strict=True))
+            if loc_rib.hold(paths, table):
+                if limits:
+                    self._check_limit(table)
+                return
         for nlri in announced:
             if not admits(nlri):
                 self._store(peer, table, 0, attributes, admitted, (nlri,))
@@ -354,8 +368,13 @@ class Rib:
         table = peer.tables.get(len(withdrawn[0].address))
         if table is None:
             return
-        for nlri in withdrawn:
-            self._remove(table, nlri, path_id)
+        if (
+            path_id
+            or len(withdrawn) < MANY
+            or not self._loc[len(withdrawn[0].address)].release(withdrawn, table)
+        ):
+            for nlri in withdrawn:
+                self._remove(table, nlri, path_id)
         if table.limits:
             self._check_limit(table)
 

@@ -44,6 +44,19 @@ class Encoder(Protocol[K]):
     def withdraw(self, keys: Sequence[K]) -> list[tuple[bytes, Sequence[K]]]: ...
 
 
+def _runs(
+    messages: Sequence[Message[K] | None], keys: list[K]
+) -> Iterable[tuple[Message[K] | None, Sequence[K]]]:
+    """The keys of each message; most often all are one's."""
+    first = messages[0]
+    if messages.count(first) == len(messages):
+        return ((first, keys),)
+    found: dict[Message[K] | None, list[K]] = {}
+    for message, key in zip(messages, keys, strict=True):
+        found.setdefault(message, []).append(key)
+    return found.items()
+
+
 class _Slice(NamedTuple, Generic[K]):
     """Messages `first` to `last` (excluded) of a segment."""
 
@@ -112,36 +125,50 @@ class FanoutLog(Generic[K]):
 
     def put(self, key: K, source: SourceId, attributes: object) -> None:
         """Announce a key; each key at most once between two commits."""
-        old = self._newest.get(key)
-        if old is not None:
-            if old.source != source:
-                self._owed.setdefault(source, []).append(key)
-            self._supersede(key, old)
-            self.size += old.attributes is None
+        self.put_all([key], source, attributes)
+
+    def put_all(self, keys: list[K], source: SourceId, attributes: object) -> None:
+        """Announce keys, and keep the list."""
+        before = list(map(self._newest.get, keys))
+        if any(before):
+            for old, mine in _runs(before, keys):
+                if old is None:
+                    self.size += len(mine)
+                    continue
+                if old.source != source:
+                    self._owed.setdefault(source, []).extend(mine)
+                self._supersede(mine, old)
+                if old.attributes is None:
+                    self.size += len(mine)
         else:
-            self.size += 1
+            self.size += len(keys)
         packed = self._announced.get((source, id(attributes)))
         if packed is None:
-            self._announced[source, id(attributes)] = (attributes, [key])
+            self._announced[source, id(attributes)] = (attributes, keys)
         else:
-            packed[1].append(key)
+            packed[1].extend(keys)
 
     def remove(self, key: K) -> None:
         """Withdraw a key; nothing to do where it is not announced."""
-        old = self._newest.get(key)
-        if old is None or old.attributes is None:
-            return
-        self.size -= 1
-        self._supersede(key, old)
-        self._withdrawn.setdefault(old.source, []).append(key)
+        self.remove_all([key])
 
-    def _supersede(self, key: K, old: Message[K]) -> None:
-        old.alive -= 1
+    def remove_all(self, keys: list[K]) -> None:
+        """Withdraw keys, where they are announced."""
+        for old, mine in _runs(list(map(self._newest.get, keys)), keys):
+            if old is not None and old.attributes is not None:
+                self.size -= len(mine)
+                self._supersede(mine, old)
+                self._withdrawn.setdefault(old.source, []).extend(mine)
+
+    def _supersede(self, keys: Sequence[K], old: Message[K]) -> None:
+        """`old` is no more the newest entry of these keys of it."""
+        old.alive -= len(keys)
         if not old.alive:
             self._kill(old)
         elif old.attributes is not None:
             old.carried = True
-            self._carriers.setdefault(key, []).append(old)
+            for key in keys:
+                self._carriers.setdefault(key, []).append(old)
 
     def _kill(self, message: Message[K]) -> None:
         if message.carried:
@@ -193,13 +220,11 @@ class FanoutLog(Generic[K]):
         attributes: object | None,
         encoded: Iterable[tuple[bytes, Sequence[K]]],
     ) -> None:
-        newest = self._newest
         for data, keys in encoded:
             message = Message(self.next_seq, source, attributes, data, keys)
             self.next_seq += 1
             messages.append(message)
-            for key in keys:
-                newest[key] = message
+            self._newest.update(dict.fromkeys(keys, message))
 
     def _store(self, messages: list[Message[K]]) -> None:
         last = self._segments[-1] if self._segments else None
@@ -225,9 +250,12 @@ class FanoutLog(Generic[K]):
         slowest = self.slowest()
         while waiting and (waiting[0].seq < slowest or not waiting[0].alive):
             message = waiting.popleft()
-            for key in message.keys:
-                if self._newest.get(key) is message:
-                    del self._newest[key]
+            if message.alive == len(message.keys):
+                deque(map(self._newest.__delitem__, message.keys), 0)
+            else:
+                for key in message.keys:
+                    if self._newest.get(key) is message:
+                        del self._newest[key]
             if message.alive:
                 message.alive = 0
                 self._kill(message)

@@ -21,8 +21,8 @@ _ROOM = 4096 - 23
 """Bytes for attributes and NLRI in an UPDATE that has no withdrawn routes."""
 _REACH_HEADER = 4
 
-Key = tuple[Prefix, int]
-"""An NLRI and its path ID; the ID is 0 without ADD-PATH."""
+Key = Prefix | tuple[Prefix, int]
+"""An NLRI, with ADD-PATH and its path ID."""
 Encoded = list[tuple[bytes, Sequence[Key]]]
 
 
@@ -65,9 +65,14 @@ class GroupEncoder:
 
     def _filled(self, keys: Sequence[Key], room: int) -> Iterator[tuple[list[bytes], Sequence[Key]]]:
         """The NLRI of as many keys as have room in a message, and those keys."""
-        pieces = pack_prefixes([nlri for nlri, _ in keys], self._family)
         if self._add_path:
-            pieces = [key[1].to_bytes(4, "big") + piece for key, piece in zip(keys, pieces, strict=True)]
+            paths = cast("Sequence[tuple[Prefix, int]]", keys)
+            pieces = pack_prefixes([nlri for nlri, _ in paths], self._family)
+            pieces = [
+                number.to_bytes(4, "big") + piece for (_, number), piece in zip(paths, pieces, strict=True)
+            ]
+        else:
+            pieces = pack_prefixes(cast("Sequence[Prefix]", keys), self._family)
         sizes = list(map(len, pieces))
         if sum(sizes) <= room:
             yield pieces, keys

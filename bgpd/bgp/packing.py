@@ -14,19 +14,23 @@ from bgpd.bgp.errors7606 import EXTENDED_LENGTH, OPTIONAL, Attr
 from bgpd.bgp.framing import EXTENDED_LIMIT, HEADER_SIZE, STANDARD_LIMIT
 from bgpd.bgp.nlri import UNICAST
 from routes.path import PathAttributes
-from routes.prefix import FAMILY_BY_SIZE, Family, Prefix
+from routes.prefix import Family, Prefix
 
 _FIXED = HEADER_SIZE + 4
 """Header, and the two length fields of an UPDATE."""
 _ATTRIBUTE_HEADER = 4
 
 
+_LENGTHS = tuple(bytes((length,)) for length in range(129))
+_OCTETS = tuple(length + 7 >> 3 for length in range(129))
+"""By the length of a prefix, which is looked up once for each that is sent."""
+
+
 def pack_prefixes(prefixes: Iterable[Prefix], family: Family) -> list[bytes]:
     """The NLRI of those prefixes that are of `family`."""
+    size = 4 if family is Family.IPV4 else 16
     return [
-        bytes((length,)) + address[: length + 7 >> 3]
-        for address, length in prefixes
-        if FAMILY_BY_SIZE[len(address)] is family
+        _LENGTHS[length] + address[: _OCTETS[length]] for address, length in prefixes if len(address) == size
     ]
 
 
@@ -71,8 +75,11 @@ def announcement_bodies(
     ]
 
 
-def _fill(pieces: Iterable[bytes], room: int) -> Iterator[bytes]:
+def _fill(pieces: Sequence[bytes], room: int) -> Iterator[bytes]:
     """The pieces joined to blobs of at most `room` bytes."""
+    if 0 < sum(map(len, pieces)) <= room:
+        yield b"".join(pieces)
+        return
     blob: list[bytes] = []
     left = room
     for piece in pieces:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import NamedTuple
+from unittest.mock import patch
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -385,16 +386,18 @@ class Life:
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.sampled_from([1, 2, 16]), st.lists(steps, min_size=20, max_size=50))
+@given(st.sampled_from([1, 2, 16]), st.sampled_from([1, 100]), st.lists(steps, min_size=20, max_size=50))
 def test_any_sequence_equals_the_naive_model(
-    multipath: int, sequence: list[tuple[str, tuple[object, ...]]]
+    multipath: int, many: int, sequence: list[tuple[str, tuple[object, ...]]]
 ) -> None:
+    """`many`: whether the prefixes of an UPDATE are treated together where that is possible."""
     life = Life(multipath)
-    for peer in range(len(SOURCES)):
-        life.up(peer, frozenset())
-    for name, arguments in sequence:
-        getattr(life, name)(*arguments)
-    life.take()
+    with patch("routes.rib.MANY", many):
+        for peer in range(len(SOURCES)):
+            life.up(peer, frozenset())
+        for name, arguments in sequence:
+            getattr(life, name)(*arguments)
+        life.take()
 
 
 @settings(max_examples=300, deadline=None)

@@ -154,10 +154,20 @@ class World(Network):
 
 
 @settings(max_examples=1500, deadline=None)
-@given(seed=st.integers(0, 1 << 48), steps=st.integers(1, 60), pinned=st.sampled_from([1, 100_000]))
-def test_every_peer_ends_with_what_the_model_says(seed: int, steps: int, pinned: int) -> None:
+@given(
+    seed=st.integers(0, 1 << 48),
+    steps=st.integers(1, 60),
+    pinned=st.sampled_from([1, 100_000]),
+    many=st.sampled_from([1, 2, 100]),
+)
+def test_every_peer_ends_with_what_the_model_says(seed: int, steps: int, pinned: int, many: int) -> None:
     random = Random(seed)
-    with patch("bgpd.bgp.update_groups.MOST_PINNED", pinned), patch("bgpd.bgp.update_groups.log"):
+    with (
+        patch("bgpd.bgp.update_groups.MOST_PINNED", pinned),
+        patch("bgpd.bgp.update_groups.log"),
+        patch("bgpd.bgp.front.STEP", 2),
+        patch("routes.rib.MANY", many),
+    ):
         world = World(random)
         for _ in range(steps):
             world.step()

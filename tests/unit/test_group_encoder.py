@@ -36,7 +36,8 @@ def read(encoded: Encoded, *, add_path: bool) -> list[tuple[Update, list[Key]]]:
     for data, keys in encoded:
         assert len(data) <= 4096
         updates = [message for message in decoder.feed(data) if isinstance(message, Update)]
-        held = [(nlri, u.path_id) for u in updates for nlri in (*u.announced, *u.withdrawn)]
+        told = [(nlri, u.path_id) for u in updates for nlri in (*u.announced, *u.withdrawn)]
+        held: list[Key] = [each if add_path else each[0] for each in told]
         assert held == list(keys)
         found.append((updates[0], held))
     return found
@@ -46,7 +47,7 @@ def read(encoded: Encoded, *, add_path: bool) -> list[tuple[Update, list[Key]]]:
 @pytest.mark.parametrize("family", Family)
 def test_every_key_is_in_exactly_one_full_message(family: Family, add_path: bool) -> None:
     encoder = GroupEncoder(family, session(add_path=frozenset(Family) if add_path else frozenset()))
-    keys = MANY[family] if add_path else [(nlri, 0) for nlri, _ in MANY[family]]
+    keys = MANY[family] if add_path else [nlri for nlri, _ in MANY[family]]
     attributes = plain(family)
     for encoded in (encoder.announce(attributes, keys), encoder.withdraw(keys)):
         messages = read(encoded, add_path=add_path)
@@ -59,7 +60,7 @@ def test_every_key_is_in_exactly_one_full_message(family: Family, add_path: bool
 
 @pytest.mark.parametrize("family", Family)
 def test_attributes_that_fit_no_message_withdraw_what_they_would_replace(family: Family) -> None:
-    keys = [(nlri, 0) for nlri, _ in MANY[family][:5]]
+    keys = [nlri for nlri, _ in MANY[family][:5]]
     encoded = GroupEncoder(family, session()).announce(plain(family, communities=HUGE), keys)
     messages = read(encoded, add_path=False)
     assert [key for _, held in messages for key in held] == keys
@@ -67,7 +68,7 @@ def test_attributes_that_fit_no_message_withdraw_what_they_would_replace(family:
 
 
 def test_attributes_that_nearly_fill_a_message_leave_room_for_one_key() -> None:
-    keys = [(nlri, 0) for nlri, _ in MANY[Family.IPV4][:5]]
+    keys = [nlri for nlri, _ in MANY[Family.IPV4][:5]]
     attributes = plain(Family.IPV4, communities=tuple(range(1, 1008)))
     encoded = GroupEncoder(Family.IPV4, session()).announce(attributes, keys)
     messages = read(encoded, add_path=False)

@@ -18,18 +18,18 @@ from bgpd.bgp.transport import Transport
 from routes.prefix import Family, Prefix
 from tests.fakes.reflected import Pipe, VirtualLoop
 
-V4 = [(Prefix.parse(f"10.{n}.0.0/24"), 0) for n in range(4)]
-V6 = [(Prefix.parse(f"fd00:{n}::/64"), 0) for n in range(4)]
+V4: list[Key] = [Prefix.parse(f"10.{n}.0.0/24") for n in range(4)]
+V6: list[Key] = [Prefix.parse(f"fd00:{n}::/64") for n in range(4)]
 
 
 class Words:
     """Messages of 30 bytes that say what they are."""
 
     def announce(self, attributes: object, keys: Sequence[Key]) -> list[tuple[bytes, Sequence[Key]]]:
-        return [(f"[+{key[0]} {attributes}".ljust(29, ".").encode() + b"]", [key]) for key in keys]
+        return [(f"[+{key} {attributes}".ljust(29, ".").encode() + b"]", [key]) for key in keys]
 
     def withdraw(self, keys: Sequence[Key]) -> list[tuple[bytes, Sequence[Key]]]:
-        return [(f"[-{key[0]}".ljust(29, ".").encode() + b"]", [key]) for key in keys]
+        return [(f"[-{key}".ljust(29, ".").encode() + b"]", [key]) for key in keys]
 
 
 class Reader:
@@ -54,7 +54,7 @@ class Reader:
     def transport_lost(self, transport: Transport, text: str) -> None: ...
 
     def put(self, *keys: Key, attributes: str = "a") -> None:
-        log = self.logs[keys[0][0].family]
+        log = self.logs[Family.IPV4 if keys[0] in V4 else Family.IPV6]
         for key in keys:
             log.put(key, 2, attributes)
         log.commit()

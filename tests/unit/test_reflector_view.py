@@ -275,5 +275,5 @@ def test_another_border_takes_effect_on_sessions_that_are_up() -> None:
     reflector.groups.redraw(Border.of((AllowEntry(Prefix.parse("10.99.0.0/16"), 16, 32),), (), 1))
     assert [bool(reason) for reason in reflector.said(TOR) + reflector.said(TOR, OUTSIDE)] == [True, False]
     group = reflector.groups.groups_of(TOR)[Family.IPV4]
-    assert [key for key in ((POD, 0), (OUTSIDE, 0)) if key in group.log] == [(OUTSIDE, 0)]
+    assert [key for key in (POD, OUTSIDE) if key in group.log] == [OUTSIDE]
     assert reflector.said(B, OUTSIDE) == [""]
