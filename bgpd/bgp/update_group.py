@@ -144,7 +144,7 @@ class UpdateGroup:
     def why_policies_refuse(self, path: Path) -> str:
         """Why the group's policies refuse a path, in a sentence; empty when they accept it."""
         told = self._asked(path)
-        return "" if told is None or told.accepted else f"{told.rule}: {told.text}"
+        return "" if told is None or told.accepted else told.text
 
     def deciding_rule(self, path: Path) -> str:
         """The rule of the group's policies that accepts a path; empty without policies."""
