@@ -25,6 +25,7 @@ from bgpd.config_file import load, load_host
 from bgpd.config_table import InvalidConfigError
 from bgpd.errors import ConfigError, PodbgpError
 from bgpd.kube.command import KubeWords, kube_from, kube_options
+from bgpd.node.sysctls_command import sysctls
 from bgpd.version import version
 from routes.path import PeerKind
 from routes.prefix import format_router_id
@@ -73,6 +74,9 @@ def _config_option(default: str) -> Callable[[Command], Command]:
 @click.version_option(version(), prog_name="podbgpd", message="%(prog)s %(version)s")
 def main() -> None:
     """BGP for native pod routing: the daemon of a node, and the route reflector."""
+
+
+main.add_command(sysctls)
 
 
 @main.command()

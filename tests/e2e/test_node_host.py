@@ -5,7 +5,10 @@ A node, a router behind its only link, a client behind that, and pods that the r
 
 from __future__ import annotations
 
+import json
 import socket
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -251,6 +254,18 @@ def test_the_parameters_that_a_namespace_has_are_set_and_said(site: Site) -> Non
     }
     after = netns.call_in(site.node, lambda: check(sysctls))
     assert {outcome.state for outcome in after} == {State.RIGHT, State.ABSENT}
+
+
+def test_the_command_of_the_init_container_makes_a_fresh_host_a_router(site: Site) -> None:
+    netns.set_sysctls(site.node, {"net.ipv6.conf.all.forwarding": "0", "net.ipv6.conf.uplink.accept_ra": "1"})
+    shown = netns.in_namespace(site.node, [sys.executable, "-m", "bgpd", "sysctls", "--output", "json"])
+    before = subprocess.run(shown, capture_output=True, text=True, timeout=60, check=False)
+    assert before.returncode == 1
+    wrong = {each["name"] for each in json.loads(before.stdout) if each["state"] == "wrong"}
+    assert wrong == {"net.ipv6.conf.all.forwarding", "net.ipv6.conf.uplink.accept_ra"}
+    said = netns.run_in(site.node, [sys.executable, "-m", "bgpd", "sysctls", "--apply"])
+    assert "set      net.ipv6.conf.all.forwarding = 1 (was 0): packets of pods are forwarded" in said
+    assert subprocess.run(shown, capture_output=True, timeout=60, check=False).returncode == 0
 
 
 def test_the_uplink_is_found_with_and_without_the_nodes_address_on_it(site: Site) -> None:
