@@ -7,7 +7,7 @@ addresses, or that the node is being drained, the difference of two computations
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,7 +17,7 @@ from bgpd.bgp import codec
 from bgpd.bgp.message import RefreshKind, RouteRefresh
 from routes.adj_rib_out import Exporter, Target, exporter
 from routes.own_next_hop import ConfiguredNextHops, NodeAddresses, own_next_hop
-from routes.own_path import OwnPath
+from routes.own_path import UNSPECIFIED, OwnPath
 from routes.path import PathAttributes, PeerName
 from routes.peer import Negotiated
 from routes.prefix import Family, Prefix
@@ -81,8 +81,10 @@ class OwnPrefixes:
         self.on_advertised: Callable[[Iterable[Prefix]], None] = lambda _: None
         """Called with the prefixes that some peer was told something new about."""
         self._node = node
-        self._paths: tuple[OwnPath, ...] = ()
+        self._paths: dict[Prefix, OwnPath] = {}
         self._own: Own = {}
+        self._alike: dict[OwnPath, PathAttributes] = {}
+        """The attributes of each kind of path, by one without a prefix."""
         self._draining = False
         self._told: dict[PeerName, _Told] = {}
 
@@ -138,32 +140,48 @@ class OwnPrefixes:
         """Whether everything is told as the last choice."""
         return self._draining
 
+    @property
+    def paths(self) -> tuple[OwnPath, ...]:
+        """What is announced, as far as policies let it."""
+        return tuple(self._paths.values())
+
     def originate(self, paths: Iterable[OwnPath]) -> None:
         """Announce exactly these from now on; withdrawals go first."""
-        wanted = tuple(paths)
-        before = self._own
-        if wanted != self._paths:
-            alike: dict[PathAttributes, PathAttributes] = {}
-            made = [(path.nlri, path.attributes) for path in wanted]
-            self._own = {nlri: alike.setdefault(attributes, attributes) for nlri, attributes in made}
-            self._paths = wanted
-        self._tell_difference(before)
+        before, paths_before = self._own, self._paths
+        self._paths = {path.nlri: path for path in paths}
+        self._own, changed = {}, []
+        for nlri, path in self._paths.items():
+            old = paths_before.get(nlri)
+            if old is path or old == path:  # nearly all, when one service of thousands changes
+                self._own[nlri] = before[nlri]
+            else:
+                self._own[nlri] = self._attributes_of(path)
+                changed.append(nlri)
+        changed += [nlri for nlri in before if nlri not in self._own]
+        self._tell_difference(before, changed)
+
+    def _attributes_of(self, path: OwnPath) -> PathAttributes:
+        """One object for all that are alike."""
+        key = path._replace(nlri=Prefix(UNSPECIFIED[path.nlri.family], 0), unreachable=True)
+        attributes = self._alike.get(key)
+        if attributes is None:
+            if len(self._alike) > 2 * len(self._paths):
+                self._alike.clear()
+            attributes = self._alike[key] = path.attributes
+        return attributes
 
     def drain(self, draining: bool) -> None:
         """Have everybody prefer other paths to ours, or no longer (RFC 8326); nothing is withdrawn."""
         self._draining = draining
-        self._tell_difference(self._own)
+        self._tell_difference(self._own, ())
 
     def addresses_changed(self) -> None:
         """Announce again where the next hop is another now."""
-        self._tell_difference(self._own)
+        self._tell_difference(self._own, ())
 
-    def _tell_difference(self, before: Own) -> None:
+    def _tell_difference(self, before: Own, changed: Collection[Prefix]) -> None:
         """Tell everybody what differs from `before`, and from how they were told."""
-        own, changed = self._own, []
-        if before is not own:
-            changed = [nlri for nlri in before if nlri not in own]
-            changed += [nlri for nlri, attributes in own.items() if before.get(nlri) != attributes]
+        own = self._own
         for told in self._sessions():
             old, new = told.target, self._target(told.session.name, told.target.session)
             if old == new and not changed:

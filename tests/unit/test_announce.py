@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from time import process_time
 from typing import NamedTuple
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from bgpd.announce import OwnPrefixes
 from bgpd.bgp.codec import Decoder
 from bgpd.bgp.message import EndOfRib, Malformed, RefreshKind, RouteRefresh, Update
+from routes.adj_rib_out import judge_own
 from routes.own_next_hop import ConfiguredNextHops
 from routes.own_path import OwnPath
-from routes.path import PeerKind, PeerName
+from routes.path import GRACEFUL_SHUTDOWN, PathAttributes, PeerKind, PeerName
 from routes.peer import Negotiated
 from routes.prefix import Address, Family, Prefix, format_address, parse_address
+from routes.route_policy import Action, PrefixRange, RouteMatch, RoutePolicy, RouteRule, RouteSet
 
 LINK = 2
 POD, POD6, MORE = (
@@ -267,3 +272,205 @@ def test_targets_say_with_which_next_hop_each_peer_was_told() -> None:
     assert (target.peer, target.session) == (TOR, SESSION)
     assert target.next_hops[Family.IPV4].address == parse_address("192.0.2.1")
     assert target.next_hops[Family.IPV6].address is None
+
+
+# -- attributes, policies, drain --
+
+
+def announced(peer: Peer) -> dict[Prefix, PathAttributes]:
+    """What the peer is told now."""
+    held: dict[Prefix, PathAttributes] = {}
+    hold(peer, held)
+    return held
+
+
+def hold(peer: Peer, held: dict[Prefix, PathAttributes]) -> None:
+    """Have the peer believe what it is told."""
+    assert peer.negotiated is not None
+    decoder = Decoder()
+    decoder.negotiated = replace(
+        peer.negotiated, peer_asn=peer.negotiated.local_asn, local_asn=peer.negotiated.peer_asn
+    )
+    for message in decoder.feed(bytes(peer.sent)):
+        if isinstance(message, Update):
+            for nlri in message.withdrawn:
+                del held[nlri]
+            if message.attributes is not None:
+                held.update(dict.fromkeys(message.announced, message.attributes))
+    peer.sent.clear()
+
+
+MARKED = OwnPath(
+    MORE, unreachable=False, communities=(7,), large_communities=((1, 2, 3),), local_pref=50, med=9
+)
+
+
+def test_paths_have_the_attributes_that_they_were_given() -> None:
+    out, _ = agent()
+    out.originate([OwnPath(POD), MARKED])
+    inside, outside = announced(up(out, IBGP)), announced(up(out, name=PeerName("192.0.2.3")))
+    assert (inside[POD].local_pref, inside[POD].med, inside[POD].communities) == (100, None, ())
+    told = inside[MORE]
+    assert (told.local_pref, told.med, told.communities, told.large_communities) == (
+        50,
+        9,
+        (7,),
+        ((1, 2, 3),),
+    )
+    assert (outside[MORE].local_pref, outside[MORE].med, outside[MORE].communities) == (None, 9, (7,))
+
+
+def test_other_attributes_announce_a_path_again_and_no_other() -> None:
+    out, _ = agent()
+    out.originate([OwnPath(POD), MARKED])
+    peer = up(out, IBGP)
+    announced(peer)
+    out.originate([MARKED._replace(med=10), OwnPath(POD)])
+    assert {nlri: told.med for nlri, told in announced(peer).items()} == {MORE: 10}
+
+
+def test_paths_that_are_alike_share_an_update_and_withdrawals_go_first() -> None:
+    out, _ = agent()
+    peer = up(out, IBGP)
+    peer.told()
+    many = [Prefix.parse(f"10.8.{n}.0/24") for n in range(100)]
+    out.originate([*own(*many), OwnPath(POD6, med=1)])
+    messages = peer.sent.count(b"\xff" * 16)
+    first, *rest = peer.told()
+    assert (first, messages) == (Withdraw(str(POD)), 3)
+    assert len(rest) == 101
+
+
+def test_a_drain_makes_everything_the_last_choice_until_it_is_taken_back() -> None:
+    out, _ = agent()
+    out.originate([OwnPath(POD), MARKED])
+    inside, outside = up(out, IBGP), up(out, name=PeerName("192.0.2.3"))
+    before = announced(inside), announced(outside)
+    out.drain(True)
+    for peer, preference in ((inside, 0), (outside, None)):
+        told = announced(peer)
+        assert {nlri: path.communities for nlri, path in told.items()} == {
+            POD: (GRACEFUL_SHUTDOWN,),
+            MORE: (7, GRACEFUL_SHUTDOWN),
+        }
+        assert {path.local_pref for path in told.values()} == {preference}
+    late = up(out, IBGP, PeerName("192.0.2.4"))
+    assert announced(late)[POD].communities == (GRACEFUL_SHUTDOWN,)
+    out.drain(True)
+    assert not inside.sent
+    out.drain(False)
+    assert (announced(inside), announced(outside)) == before
+
+
+TO_TOR = (
+    RoutePolicy(
+        "to-tor",
+        (
+            RouteRule("no-v6", Action.REJECT, RouteMatch(prefixes=(PrefixRange(POD6, 64, 64),))),
+            RouteRule("rest", Action.ACCEPT, set=RouteSet(prepend=2, local_pref=300, add_communities=(9,))),
+        ),
+    ),
+)
+
+
+def test_a_policy_narrows_and_modifies_what_its_peer_is_told() -> None:
+    out, _ = agent()
+    out.policies = {TOR: TO_TOR, PeerName("192.0.2.3"): TO_TOR}
+    peer, inside, other = up(out), up(out, IBGP, PeerName("192.0.2.3")), up(out, name=PeerName("192.0.2.4"))
+    (told,) = announced(peer).values()
+    assert (str(told.as_path), told.local_pref, told.communities) == ("65001 65001 65001", None, (9,))
+    (told,) = announced(inside).values()
+    assert (str(told.as_path), told.local_pref) == ("", 300)
+    assert len(announced(other)) == 2
+    assert (out.advertised(TOR, Family.IPV4), out.advertised(TOR, Family.IPV6)) == (1, 0)
+
+
+def test_a_policy_that_comes_and_goes_withdraws_and_announces() -> None:
+    out, _ = agent()
+    peer = up(out)
+    peer.told()
+    out.policies = {TOR: TO_TOR}
+    out.addresses_changed()
+    assert peer.told() == [Withdraw(str(POD6)), OURS[0]]
+    assert out.advertised(TOR, Family.IPV6) == 0
+    out.policies = {}
+    out.addresses_changed()
+    assert peer.told() == OURS
+    assert out.advertised(TOR, Family.IPV6) == 1
+
+
+def test_one_service_among_thousands_costs_little() -> None:
+    """A reconcile may cost 5 ms of CPU; four peers."""
+    out, _ = agent()
+    services = [
+        OwnPath(
+            Prefix(Address(bytes((10, 96, n >> 8, n & 255))), 32), unreachable=False, communities=(n % 5,)
+        )
+        for n in range(10_000)
+    ]
+    out.originate(services)
+    peers = [up(out, IBGP, PeerName(f"192.0.2.{n}")) for n in range(4)]
+    took = []
+    for med in range(5):
+        for peer in peers:
+            peer.sent.clear()
+        services[77] = services[77]._replace(med=med)
+        began = process_time()
+        out.originate(services)
+        took.append(process_time() - began)
+        assert [list(announced(peer)) for peer in peers] == [[services[77].nlri]] * 4
+    assert min(took) < 0.02, took
+
+
+POLICIES = [(), TO_TOR, (RoutePolicy("nothing"),)]
+OWN_PATHS = [OwnPath(POD), OwnPath(POD, med=1), MARKED, MARKED._replace(local_pref=None), OwnPath(POD6)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("own"), st.lists(st.sampled_from(OWN_PATHS), unique_by=lambda own: own.nlri)),
+            st.tuples(st.just("drain"), st.booleans()),
+            st.tuples(st.just("policies"), st.sampled_from(POLICIES)),
+            st.tuples(st.just("addresses"), st.sampled_from([["192.0.2.1"], ["192.0.2.1", "2001:db8::1"]])),
+            st.tuples(st.just("refresh"), st.sampled_from(Family)),
+        ),
+        max_size=12,
+    ),
+    st.sampled_from([SESSION, IBGP]),
+)
+def test_whatever_changes_a_peer_holds_what_the_rules_say(
+    steps: list[tuple[str, object]], negotiated: Negotiated
+) -> None:
+    with capture_logs():
+        _live(steps, negotiated)
+
+
+def _live(steps: list[tuple[str, object]], negotiated: Negotiated) -> None:
+    out, node = agent()
+    peer = up(out, negotiated)
+    held: dict[Prefix, PathAttributes] = {}
+    for name, value in [("drain", False), *steps]:  # communities go over the wire in order, as they are here
+        match name, value:
+            case "own", list():
+                out.originate(value)
+            case "drain", bool():
+                out.drain(value)
+            case "policies", tuple():
+                out.policies = {TOR: value}
+                out.addresses_changed()
+            case "addresses", list():
+                node.addresses = value
+                out.addresses_changed()
+            case "refresh", Family():
+                out.refresh(TOR, value)
+        hold(peer, held)
+        (target,) = out.targets()
+        assert held == {
+            own.nlri: verdict.attributes
+            for own in out.paths
+            if (verdict := judge_own(own.nlri, own.attributes, target)).accepted
+        }
+        for family in Family:
+            assert out.advertised(TOR, family) == sum(nlri.family is family for nlri in held)
