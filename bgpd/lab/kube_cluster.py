@@ -1,0 +1,329 @@
+"""A cluster in the lab: an API server, nodes whose agents follow it, pods through CNI plugins, services.
+
+Owns what stands where and in which order it starts.  Everything that speaks, routes or translates is the real
+program; what stands in for something says so in its name (`fake_kubelet`, `fake_scheduler`, and without
+`make kube` the stand-in API server, with which there are no Services).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from ipaddress import ip_address
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from bgpd.kube.client import Conflict, KubeClient, KubeError, NotFound
+from bgpd.lab import kube_network
+from bgpd.lab.command import LabError
+from bgpd.lab.control_plane import ControlPlane
+from bgpd.lab.fake_kubelet import FakeKubelet
+from bgpd.lab.fake_scheduler import FakeScheduler
+from bgpd.lab.kube_apply import Json, apply, apply_all, documents
+from bgpd.lab.kube_certificates import service_account
+from bgpd.lab.kube_fabric import Outside
+from bgpd.lab.kube_pods import ECHO_IMAGE
+from bgpd.lab.kube_proxy import KubeProxy
+from bgpd.lab.kube_stand_in import StandInControlPlane
+from bgpd.lab.plan import POD_NETWORKS, Address, Fabric, Node, make_plan
+from bgpd.lab.process import Process, wait_for_socket
+from bgpd.lab.topology import Topology
+from bgpd.lab.workspace import Workspace
+
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+NAMESPACE = "podbgp-system"
+AGENT = service_account(NAMESPACE, "podbgp-agent")
+CONTROLLER = service_account(NAMESPACE, "podbgp-controller")
+PATIENCE = 60.0
+"""Seconds in which what the cluster should do must have happened."""
+ASN = 65000
+WEB = ((80, "TCP", 8080),)
+"""Port, protocol and target port of most Services here."""
+
+Control = ControlPlane | StandInControlPlane
+T = TypeVar("T")
+
+
+def eventually(look: Callable[[], T | None], what: str, within: float = PATIENCE) -> T:
+    """What `look` returns, once it is something; an answer that is an error is none yet."""
+    end = time.monotonic() + within
+    while True:
+        try:
+            found, why = look(), ""
+        except (KubeError, LabError) as error:
+            found, why = None, f": {error}"
+        if found is not None and found is not False:
+            return found
+        if time.monotonic() > end:
+            raise LabError(f"{what}: not within {within:g} s{why}")
+        time.sleep(0.05)
+
+
+class KubeNode:
+    """A node of the cluster: its kubelet's stand-in, its agent, and perhaps kube-proxy."""
+
+    def __init__(self, node: Node, control: Control, workspace: Workspace, zone: str) -> None:
+        self.node = node
+        self.name = node.name
+        self.folder = workspace.folder / node.name
+        self.socket = self.folder / "agent.sock"
+        self.reflector_socket = self.folder / "reflector.sock"
+        self.kubelet = FakeKubelet(control, node, workspace, zone=zone)
+        self.proxy: KubeProxy | None = None
+        self.agent = Process(
+            f"agent of {node.name}", node.namespace, self._command(control), self.folder / "agent.log"
+        )
+
+    def _command(self, control: Control) -> list[str]:
+        """The agent's command line; its two files are only of where its APIs listen."""
+        host, reflector = self.folder / "agent.toml", self.folder / "reflector.toml"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path, socket in ((host, self.socket), (reflector, self.reflector_socket)):
+            path.write_text(f'[api]\nlisten = "unix://{socket}"\n')
+        return [
+            *(sys.executable, "-m", "bgpd", "agent", "--kubernetes", "--node", self.name),
+            *("--config", str(host), "--reflector-config", str(reflector)),
+            *("--kubeconfig", str(control.kubeconfig(AGENT)), "--state-dir", str(self.folder / "state")),
+            *("--cni-dir", str(self.kubelet.cni_folder), "--cni-data-dir", str(self.kubelet.leases_folder)),
+        ]
+
+
+class KubeCluster:
+    """The cluster; a context manager.  Once it is entered the API server serves; `start` boots the nodes."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        control: Control,
+        *,
+        nodes: int = 3,
+        topology: str = "reflector",
+        outside: bool = False,
+        services: bool = False,
+    ) -> None:
+        plan = make_plan(workspace.namespace, fabric=Fabric.MESH, nodes=nodes, pods_per_node=1)
+        self.control = control
+        self.workspace = workspace
+        self.kind = topology
+        self.network = Topology(kube_network.without_pods(plan), workspace)
+        self.outside = Outside(self.network.plan, workspace) if outside else None
+        self.services = services
+        self.nodes: dict[str, KubeNode] = {}
+        self.controller: Process
+        self.api: KubeClient
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self.network.build()
+            stack.callback(self.network.stop)
+            stack.enter_context(self.control)
+            self.api = self.control.client()
+            stack.callback(self.api.close)
+            if self.outside is not None:
+                stack.enter_context(self.outside)
+            for node in self.network.plan.nodes:
+                self.control.attach(node)
+                zone = f"zone{node.number % 2}"
+                self.nodes[node.name] = KubeNode(node, self.control, self.workspace, zone)
+            self.controller = self._controller()
+            self._install()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    # -- installing -------------------------------------------------------------------------------
+
+    def _install(self) -> None:
+        """What `kubectl apply -k deploy/kubernetes/...` brings, but for the pods that the lab runs itself."""
+        if isinstance(self.control, ControlPlane):
+            if not DEPLOY.is_dir():
+                raise LabError(f"the definitions of podbgp's objects are missing: {DEPLOY}")
+            base = DEPLOY / "kubernetes" / "base"
+            files = [*sorted((DEPLOY / "crds").glob("bgp*.yaml")), base / "namespace.yaml"]
+            files += [base / "agent-rbac.yaml", base / "controller-rbac.yaml"]
+            for file in files:
+                apply_all(self.api, documents(file))
+        else:  # the real one makes this namespace itself, for the kubelets' Leases
+            meta = {"name": "kube-node-lease"}
+            apply(self.api, {"apiVersion": "v1", "kind": "Namespace", "metadata": meta})
+        self.apply_cluster()
+
+    def _controller(self) -> Process:
+        argv = [sys.executable, "-m", "bgpd", "controller", "--namespace", NAMESPACE]
+        argv += ["--kubeconfig", str(self.control.kubeconfig(CONTROLLER))]
+        return Process("controller", self.control.namespace, argv, self.control.folder / "controller.log")
+
+    def apply_cluster(self, **more: object) -> None:
+        """The BGPCluster, with other fields of its spec where given."""
+        spec: Json = {
+            "asn": ASN,
+            "topology": self.kind,
+            "podCIDRs": [str(network) for network in POD_NETWORKS],
+            "timers": {"connectRetry": 1},
+        }
+        if isinstance(self.control, ControlPlane):
+            spec["serviceCIDRs"] = list(self.control.service_networks)
+        self.apply("BGPCluster", "default", spec | more)
+
+    def apply(self, kind: str, name: str, spec: Json) -> Json:
+        """One of podbgp's own objects."""
+        meta = {"name": name}
+        return apply(
+            self.api, {"apiVersion": "podbgp.dev/v1alpha1", "kind": kind, "metadata": meta, "spec": spec}
+        )
+
+    # -- running ----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start controller, scheduler and nodes; returns when every Node is marked as usable."""
+        self.controller.start()
+        self._stack.callback(self.controller.kill)
+        scheduler = self._stack.enter_context(FakeScheduler(self.control))
+        for node in self.nodes.values():
+            self.start_node(node)
+        self.wait_usable()
+        scheduler.process.must_run()
+
+    def start_node(self, node: KubeNode) -> None:
+        """Boot a node: kubelet, agent, and kube-proxy where the lab has Services."""
+        self._stack.enter_context(node.kubelet)
+        node.agent.start()
+        self._stack.callback(node.agent.kill)
+        if self.services and isinstance(self.control, ControlPlane):
+            eventually(lambda: self.get(f"/api/v1/nodes/{node.name}"), f"Node {node.name}")
+            node.proxy = self._stack.enter_context(KubeProxy(self.control, node.node, self.workspace))
+
+    def wait_usable(self, within: float = PATIENCE) -> None:
+        """Return when no Node has the startup taint, and each says that its network is there."""
+        for node in self.nodes.values():
+            eventually(lambda name=node.name: self.is_usable(name), f"{node.name} is usable", within)  # type: ignore[misc]  # bound now
+            wait_for_socket(node.agent, node.socket)
+
+    def is_usable(self, name: str) -> bool:
+        """Whether a Node says that its network is there."""
+        self.must_run()
+        node = self.get(f"/api/v1/nodes/{name}")
+        taints = _list(_dict(node["spec"]).get("taints"))
+        conditions = {each["type"]: each["status"] for each in _list(_dict(node["status"])["conditions"])}
+        tainted = any(taint["key"] == "podbgp.dev/not-ready" for taint in taints)
+        return not tainted and conditions.get("NetworkUnavailable") == "False"
+
+    def must_run(self) -> None:
+        """LabError, with the end of its log, when something of ours has ended."""
+        self.controller.must_run()
+        for node in self.nodes.values():
+            if node.agent.log.exists():
+                node.agent.must_run()
+
+    # -- objects ----------------------------------------------------------------------------------
+
+    def get(self, path: str) -> Json:
+        value = json.loads(self.api.get(path))
+        return _dict(value)
+
+    def exists(self, path: str) -> bool:
+        try:
+            self.api.get(path)
+        except NotFound:
+            return False
+        return True
+
+    def reflectors(self) -> list[str]:
+        """The Nodes that reflect, by name."""
+        status = _dict(self.get("/apis/podbgp.dev/v1alpha1/bgpclusters/default").get("status", {}))
+        return [str(each["node"]) for each in _list(status.get("reflectors"))]
+
+    def create_pod(
+        self,
+        name: str,
+        node: str = "",
+        app: str = "",
+        *,
+        image: str = ECHO_IMAGE,
+        ports: tuple[str, ...] = ("8080/TCP", "5353/UDP"),
+        host_port: int = 0,
+    ) -> None:
+        """A pod that answers with its name, on a node of the scheduler's choice or on a named one."""
+        listed: list[Json] = []
+        for port in ports:
+            number, _, protocol = port.partition("/")
+            listed.append({"containerPort": int(number), "protocol": protocol})
+        if host_port:
+            listed[0]["hostPort"] = host_port
+        spec: Json = {"containers": [{"name": "main", "image": image, "ports": listed}]}
+        if node:
+            spec["nodeSelector"] = {"kubernetes.io/hostname": node}
+        meta = {"name": name, "labels": {"app": app or name}}
+        body = {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
+        self.api.create("/api/v1/namespaces/default/pods", body)
+
+    def create_service(
+        self,
+        name: str,
+        app: str,
+        kind: str = "ClusterIP",
+        *,
+        ports: tuple[tuple[int, str, int], ...] = WEB,
+        annotations: Mapping[str, str] | None = None,
+        **more: object,
+    ) -> Json:
+        """Dual-stack; ports are port, protocol, target port."""
+        listed = [
+            {"name": f"p{port}", "port": port, "protocol": protocol, "targetPort": target}
+            for port, protocol, target in ports
+        ]
+        spec = {"type": kind, "selector": {"app": app}, "ports": listed, "ipFamilyPolicy": "RequireDualStack"}
+        meta = {"name": name, "annotations": dict(annotations or {})}
+        body = {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec | more}
+        return _dict(json.loads(self.api.create("/api/v1/namespaces/default/services", body)))
+
+    def pod_addresses(self, name: str, within: float = PATIENCE) -> list[Address]:
+        """Of a pod, once it is ready."""
+
+        def look() -> list[Address] | None:
+            status = _dict(self.get(f"/api/v1/namespaces/default/pods/{name}")["status"])
+            conditions = {each["type"]: each["status"] for each in _list(status.get("conditions"))}
+            ready = conditions.get("Ready") == "True"
+            return [ip_address(str(each["ip"])) for each in _list(status["podIPs"])] if ready else None
+
+        return eventually(look, f"pod {name} is ready", within)
+
+    def pod_namespace(self, name: str) -> str:
+        """The network namespace of a pod."""
+        found = self.get(f"/api/v1/namespaces/default/pods/{name}")
+        kubelet = self.nodes[str(_dict(found["spec"])["nodeName"])].kubelet
+        return kubelet.pod_namespace(name, str(_dict(found["metadata"])["uid"]))
+
+    def delete_pod(self, name: str) -> None:
+        self.api.delete(f"/api/v1/namespaces/default/pods/{name}")
+
+    def cordon(self, name: str, *, cordoned: bool = True) -> None:
+        """As `kubectl cordon` and `uncordon` do."""
+        self._patch_node(name, {"spec": {"unschedulable": cordoned or None}})
+
+    def _patch_node(self, name: str, body: Json) -> None:
+        for _ in range(5):
+            try:
+                self.api.patch(f"/api/v1/nodes/{name}", body)
+            except Conflict:
+                continue
+            return
+
+
+def _dict(value: object) -> Json:
+    if not isinstance(value, dict):
+        raise LabError(f"the API server answered {value!r}, which is no object")
+    return value
+
+
+def _list(value: object) -> list[Json]:
+    return [_dict(each) for each in value] if isinstance(value, list) else []
