@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
@@ -152,30 +153,41 @@ class _Inside:
                 self._reconcile(self._pods)
 
     def _reconcile(self, pods: dict[str, LabPod]) -> None:
-        for pod in pods.values():
+        """One look at every pod; what fails is tried again after a while, and stops nobody else."""
+        gone = self._sandboxes.vanished(pods)
+        steps: list[tuple[str, Callable[[], None]]] = [
+            *((pod.uid, partial(self._take, pod)) for pod in pods.values()),
+            *((found.pod.uid, partial(self._end, found)) for found in self._sandboxes.over()),
+            *((uid, partial(self._sandboxes.drop, uid)) for uid in gone),
+        ]
+        for uid, step in steps:
+            if time.monotonic() < self._retry_at.get(uid, 0.0):
+                continue
             try:
-                self._take(pod)
-            except KubeError as error:
-                _say(f"pod {pod.name}: {error}")
-        for found in self._sandboxes.ended():
-            self._finish(found.pod)
-        for uid in self._sandboxes.vanished(pods):
-            _say(f"pod {self._sandboxes.running[uid].pod.name}: its object is gone")
-            self._sandboxes.drop(uid)
+                step()
+            except (KubeError, LabError) as error:
+                self._retry_at[uid] = time.monotonic() + RETRY
+                _say(f"pod {pods[uid].name if uid in pods else uid}: {error}")
+        for forgotten in [uid for uid in self._retry_at if uid not in pods and uid not in gone]:
+            del self._retry_at[forgotten]
+        for forgotten in [uid for uid in self._complaints if uid not in pods]:
+            del self._complaints[forgotten]
 
     def _take(self, pod: LabPod) -> None:
         """Bring one pod closer to what its object says."""
-        known = pod.uid in self._sandboxes.running
+        found = self._sandboxes.running.get(pod.uid)
         if pod.deleting:
-            if known:
-                self._sandboxes.tell_to_end(pod.uid, pod.grace)
-            else:
+            if found is None:
                 self._finish(pod)
-        elif not known and not pod.over and time.monotonic() >= self._retry_at.get(pod.uid, 0.0):
-            self._start(pod)
+            else:
+                self._sandboxes.tell_to_end(pod.uid, pod.grace)
+        elif found is None:
+            if not pod.over:
+                self._start(pod)
+        elif not found.reported:
+            self._report(found)
 
     def _start(self, pod: LabPod) -> None:
-        self._retry_at[pod.uid] = time.monotonic() + RETRY
         if pod.image not in PROGRAMS:
             text = f"the lab has no image {pod.image!r}, only {', '.join(PROGRAMS)}"
             self._complain(pod, "ErrImagePull", text)
@@ -185,34 +197,29 @@ class _Inside:
         except LabError as error:
             self._complain(pod, "ContainerCreating", str(error))
             return
+        _say(f"pod {pod.name}: runs in {found.sandbox.netns} with {', '.join(map(str, found.addresses))}")
         self._report(found)
-        self._complaints.pop(pod.uid, None)
 
     def _report(self, found: RunningPod) -> None:
-        """Say that it runs, until the API server has heard it."""
-        pod = found.pod
-        status = running_status(pod, self._addresses, found.addresses, ready=True)
-        text = ", ".join(map(str, found.addresses))
-        _say(f"pod {pod.name}: runs in {found.sandbox.netns} with {text}")
-        while True:
-            try:
-                self._client.patch(pod.path, status, "strategic", subresource="status")
-            except NotFound:
-                return  # deleted meanwhile
-            except KubeError as error:
-                _say(f"pod {pod.name}: {error}")
-                time.sleep(RETRY)
-            else:
-                return
+        """Say that it runs."""
+        status = running_status(found.pod, self._addresses, found.addresses, ready=True)
+        with suppress(NotFound):  # deleted meanwhile
+            self._client.patch(found.pod.path, status, "strategic", subresource="status")
+        found.reported = True
+
+    def _end(self, found: RunningPod) -> None:
+        self._sandboxes.drop(found.pod.uid)
+        self._finish(found.pod)
 
     def _complain(self, pod: LabPod, reason: str, text: str) -> None:
-        """Say why a pod does not start, once for each reason."""
+        """Say why a pod does not start, once for each reason, and try again later."""
+        self._retry_at[pod.uid] = time.monotonic() + RETRY
         if self._complaints.get(pod.uid) == text:
             return
-        self._complaints[pod.uid] = text
         _say(f"pod {pod.name}: {text}")
         status = waiting_status(pod, reason, text)
         self._client.patch(pod.path, status, "strategic", subresource="status")
+        self._complaints[pod.uid] = text
 
     def _finish(self, pod: LabPod) -> None:
         """It is unwired: its object may go."""

@@ -35,6 +35,8 @@ class RunningPod:
     pod: LabPod
     sandbox: Sandbox
     addresses: tuple[Address, ...]
+    reported: bool = False
+    """The API server has heard that it runs."""
     deadline: float | None = None
     """Set when it was told to end: the moment when it is killed."""
 
@@ -66,7 +68,7 @@ class Sandboxes:
         return found
 
     def tell_to_end(self, uid: str, grace: float) -> None:
-        """Send its program SIGTERM, once; `ended` kills it when the grace is over."""
+        """Send its program SIGTERM, once; from when its grace is over, it is among `over`."""
         found = self.running[uid]
         end = time.monotonic() + grace
         if found.deadline is None:
@@ -74,17 +76,14 @@ class Sandboxes:
                 _signal(pid, signal.SIGTERM)
         found.deadline = end if found.deadline is None else min(found.deadline, end)
 
-    def ended(self) -> list[RunningPod]:
-        """Those that were told to end and have, or whose time is over; they are gone now."""
-        done = [each for each in self.running.values() if each.deadline is not None and _is_over(each)]
-        for each in done:
-            self.drop(each.pod.uid)
-        return done
+    def over(self) -> list[RunningPod]:
+        """Those that were told to end and have, or whose time is over: drop them."""
+        return [each for each in self.running.values() if each.deadline is not None and _is_over(each)]
 
     def drop(self, uid: str) -> None:
-        """Kill a pod and remove every trace of it."""
-        found = self.running.pop(uid)
-        self._clear(found.sandbox)
+        """Kill a pod and remove every trace of it; LabError, and it stays here, when that fails."""
+        self._clear(self.running[uid].sandbox)
+        del self.running[uid]
 
     def vanished(self, present: Iterable[str]) -> list[str]:
         """Those that run although their objects are gone: somebody deleted them by force."""

@@ -61,9 +61,8 @@ class StandInControlPlane:
             kube_network.create_control_namespace(self.namespace)
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             stack.enter_context(self.door)
-            stack.callback(self.apiserver.kill)
-            self.apiserver.start()
-            self.wait_ready()
+            stack.callback(self.stop)
+            self.start()
             self._cleanup = stack.pop_all()
         return self
 
@@ -71,6 +70,15 @@ class StandInControlPlane:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._cleanup.close()
+
+    def start(self) -> None:
+        """Start it, empty, and return when it serves."""
+        self.apiserver.start()
+        self.wait_ready()
+
+    def stop(self) -> None:
+        """Kill it: all that it knew is gone."""
+        self.apiserver.kill()
 
     def wait_ready(self, timeout: float = READY_TIMEOUT) -> None:
         """Return when it serves; LabError, with its log, when it is too slow."""

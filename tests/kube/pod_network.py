@@ -20,9 +20,9 @@ from bgpd.lab.command import LabError
 from bgpd.lab.control_plane import ControlPlane
 from bgpd.lab.fake_kubelet import STARTUP_TAINT, FakeKubelet
 from bgpd.lab.fake_scheduler import FakeScheduler
-from bgpd.lab.kube_access import Cluster
 from bgpd.lab.kube_pods import ECHO_IMAGE
 from bgpd.lab.kube_proxy import KubeProxy
+from bgpd.lab.kube_stand_in import StandInControlPlane
 from bgpd.lab.plan import SHARED_DEVICE, Address, Fabric, Network, Node, make_plan
 from bgpd.lab.process import Process
 from bgpd.lab.topology import Topology
@@ -56,10 +56,10 @@ def eventually(look: Callable[[], T | None], what: str, within: float = PATIENCE
 class PodNetwork:
     """The cluster; a context manager."""
 
-    def __init__(self, control: Cluster, workspace: Workspace) -> None:
+    def __init__(self, cluster: ControlPlane | StandInControlPlane, workspace: Workspace) -> None:
         """With kube-proxies where the cluster has controllers."""
         plan = make_plan(workspace.namespace, fabric=Fabric.MESH, nodes=2, pods_per_node=1)
-        self.control = control
+        self.cluster = cluster
         self.workspace = workspace
         self.topology = Topology(kube_network.without_pods(plan), workspace)
         self.nodes = self.topology.plan.nodes
@@ -72,12 +72,12 @@ class PodNetwork:
         with ExitStack() as stack:
             self.topology.build()
             stack.callback(self.topology.stop)
-            self.api = self.control.client()
+            self.api = self.cluster.client()
             stack.callback(self.api.close)
             self._add_outsider()
             for node in self.nodes:
                 self._start_node(node, stack)
-            scheduler = stack.enter_context(FakeScheduler(self.control))
+            scheduler = stack.enter_context(FakeScheduler(self.cluster))
             self.processes.append(scheduler.process)
             networks = {node.name: self.pod_networks(node.name) for node in self.nodes}
             for node in self.nodes:
@@ -179,13 +179,13 @@ class PodNetwork:
         return False
 
     def _start_node(self, node: Node, stack: ExitStack) -> None:
-        self.control.attach(node)
-        kubelet = stack.enter_context(FakeKubelet(self.control, node, self.workspace))
+        self.cluster.attach(node)
+        kubelet = stack.enter_context(FakeKubelet(self.cluster, node, self.workspace))
         self.kubelets[node.name] = kubelet
         self.processes.append(kubelet.process)
         eventually(lambda: self.api.get(f"/api/v1/nodes/{node.name}"), f"Node {node.name}")
-        if isinstance(self.control, ControlPlane):
-            proxy = stack.enter_context(KubeProxy(self.control, node, self.workspace))
+        if isinstance(self.cluster, ControlPlane):
+            proxy = stack.enter_context(KubeProxy(self.cluster, node, self.workspace))
             self.processes.append(proxy.process)
 
     def _route(self, node: Node, networks: dict[str, list[Network]]) -> None:

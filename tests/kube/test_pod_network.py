@@ -131,6 +131,22 @@ def test_a_kubelet_that_dies_finds_its_pods_again(network: PodNetwork) -> None:
     network.delete_pod("later", wait=False)
 
 
+def test_pods_and_services_outlive_an_api_server_that_is_away(network: PodNetwork, service: Json) -> None:
+    addresses = service["clusterIPs"]
+    assert isinstance(addresses, list)
+    network.pod_addresses("client")
+    namespace, address = network.pod_namespace("client"), ip_address(addresses[0])
+    answer(namespace, address, 80)
+    network.cluster.apiserver.kill()
+    try:
+        assert ask(namespace, address, 80).pod == "web"
+    finally:
+        network.cluster.start()
+    network.create_pod("after", "node1", "after")
+    network.pod_addresses("after")
+    network.delete_pod("after", wait=False)
+
+
 def test_a_node_is_ready_only_with_a_cni_configuration(network: PodNetwork) -> None:
     def ready() -> str:
         status = network.get("/api/v1/nodes/node1")["status"]
