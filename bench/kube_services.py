@@ -14,11 +14,13 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from random import Random
 
 from bgpd.kube.custom_values import AddressKind, AddressRange, BgpAddressPool, BgpAdvertisement
 from bgpd.kube.objects import LOAD_BALANCER_CLASS, Endpoint, EndpointSlice, Service
+from bgpd.kube.pools import Allocator
 from bgpd.kube.service_claims import Limits
 from bgpd.kube.services import ServiceAnnouncements
 from routes.prefix import Address, Family, Prefix
@@ -26,9 +28,7 @@ from routes.prefix import Address, Family, Prefix
 TARGET = 0.005
 """Seconds of CPU for one change."""
 NODES = 500
-POOL = BgpAddressPool(
-    "public", "", 1, (AddressRange(Address(b"\xcb\0\0\0"), Address(b"\xcb\0\xff\xff")),)
-)  # fmt: skip
+POOL = BgpAddressPool("public", "", 1, (AddressRange(Address(b"\xcb\0\0\0"), Address(b"\xcb\0\xff\xff")),))
 LIMITS = Limits([Prefix.parse("10.96.0.0/12")], [POOL], [Prefix.parse("10.244.0.0/14")])
 ADVERTISEMENTS = (
     BgpAdvertisement("cluster", "", 1, frozenset({AddressKind.CLUSTER_IP}), length_ipv4=12),
@@ -107,6 +107,37 @@ def announcements(count: int, each: int, changes: int) -> bool:
     return all(met)
 
 
+def allocation(count: int, changes: int) -> bool:
+    """The pools, from which every Service has an address, and some wait."""
+    random = Random(2)
+    services = [replace(service(number), ingress=()) for number in range(count)]
+    first = POOL.ranges[0].first
+    last = Address((int.from_bytes(first, "big") + count - 1).to_bytes(4, "big"))
+    small = replace(POOL, ranges=(AddressRange(first, last),))
+    start = time.process_time()
+    allocator = Allocator([small], services)
+    built = time.process_time() - start
+    waiting = [replace(service(number), ingress=()) for number in range(count, count + count // 10)]
+    allocator.apply(waiting)
+    kept = [replace(one, ingress=allocator.assignments[one.key]) for one in services]
+    start = time.process_time()
+    Allocator([small], kept)
+    again = time.process_time() - start
+    print(f"pools: {count} Services, allocated in {built:.2f} s of CPU, after a restart in {again:.2f} s")
+    print(f"{'':<44}{'median ms':>10}{'p99 ms':>10}{'worst ms':>10}")
+    gone = [services[number] for number in random.sample(range(count), min(changes, count // 20))]
+    moved = [replace(one, ports=frozenset({("TCP", 443)})) for one in kept[: min(changes, count)]]
+    rows: dict[str, Sequence[Callable[[], object]]] = {
+        "a Service changes its ports": [partial(allocator.apply, [one]) for one in moved],
+        "a Service goes, one that waited is served": [
+            partial(allocator.apply, (), [one.key]) for one in gone
+        ],
+        "a Service comes, and has to wait": [partial(allocator.apply, [one]) for one in gone],
+    }
+    met = [report(what, timed(calls)) for what, calls in rows.items()]
+    return all(met)
+
+
 def _come_back(node: ServiceAnnouncements, one: Service) -> None:
     node.service_deleted(one.key)
     node.service_changed(one)
@@ -120,6 +151,7 @@ def main() -> int:
     options = parser.parse_args()
     gc.collect()
     met = announcements(options.services, options.endpoints // options.services, options.changes)
+    met &= allocation(options.services, options.changes)
     return 0 if met else 1
 
 
