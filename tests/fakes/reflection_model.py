@@ -6,7 +6,7 @@ but the decision process, which has a reference of its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -25,6 +25,7 @@ from routes.path import (
 )
 from routes.prefix import Family, Prefix, parse_address
 from routes.reflection import NO_ADVERTISE, NO_EXPORT, Role
+from routes.route_policy import Policies, judge
 
 ASN = 65000
 ROUTER_ID = CLUSTER_ID = 0x0A0000FE
@@ -101,6 +102,8 @@ class Model:
 
     most_paths: int
     announced: dict[tuple[Speaker, Prefix], Announcement]
+    policies: Callable[[Speaker], Policies] = lambda _: ()
+    """What each peer's export policies are."""
 
     def forget(self, peer: Speaker) -> None:
         """Its session is lost."""
@@ -119,7 +122,9 @@ class Model:
         return [
             self.told(path, paths[path], peer)
             for path in selected[: max(1, peer.add_paths)]
-            if paths[path] is not peer and self.may_hear(path, paths[path], peer)
+            if paths[path] is not peer
+            and self.may_hear(path, paths[path], peer)
+            and judge(self.policies(peer), nlri, path.attributes).accepted
         ]
 
     @staticmethod
@@ -129,16 +134,20 @@ class Model:
             return False
         return target.role is not Role.EXTERNAL or (path.nlri in INSIDE and NO_EXPORT not in communities)
 
-    @staticmethod
-    def told(path: Path, source: Speaker, target: Speaker) -> PathAttributes:
-        """As RFC 4456 section 8 and RFC 4271 section 5.1 say."""
-        attributes = path.attributes
+    def told(self, path: Path, source: Speaker, target: Speaker) -> PathAttributes:
+        """As RFC 4456 section 8 and RFC 4271 section 5.1 say, after the policies."""
+        outcome = judge(self.policies(target), path.nlri, path.attributes)
+        attributes = outcome.attributes
         if target.role is Role.EXTERNAL:
             return attributes._replace(
-                as_path=as_path(ASN), local_pref=None, med=None, originator_id=None, cluster_list=()
+                as_path=as_path(*([ASN] * (1 + (outcome.prepend or 0)))),
+                local_pref=None,
+                med=outcome.med,
+                originator_id=None,
+                cluster_list=(),
             )
         if source.role is Role.EXTERNAL:
-            return attributes._replace(local_pref=100)
+            return attributes._replace(local_pref=100 if outcome.local_pref is None else outcome.local_pref)
         return attributes._replace(
             originator_id=attributes.originator_id or source.source.bgp_id,
             cluster_list=(CLUSTER_ID, *attributes.cluster_list),

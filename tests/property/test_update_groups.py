@@ -7,6 +7,7 @@ read slowly; what they parse from the bytes they get must be what RFC 4456 secti
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from random import Random
 from types import SimpleNamespace
 from typing import cast
@@ -24,11 +25,32 @@ from routes.path import PeerKind
 from routes.peer import Negotiated
 from routes.prefix import Address, Family, Prefix
 from routes.reflection import Role
+from routes.route_policy import (
+    Action,
+    Policies,
+    PrefixRange,
+    RouteMatch,
+    RoutePolicy,
+    RouteRule,
+    RouteSet,
+)
 from tests.fakes.reflected import Network, Peer, VirtualLoop
-from tests.fakes.reflection_model import ASN, PREFIXES, VERSIONS, Model, announcement
+from tests.fakes.reflection_model import ASN, PREFIXES, VERSIONS, Model, Speaker, announcement
 
 BOTH = frozenset(Family)
 EVERYBODY = (Role.CLIENT, Role.CLIENT, Role.CLIENT, Role.NON_CLIENT, Role.NON_CLIENT, Role.EXTERNAL)
+
+
+MARK = RouteSet(local_pref=300, med=9, prepend=1, add_communities=(0xFFFFFF04,))  # sorted on the wire
+SOME = RouteMatch(prefixes=tuple(PrefixRange(nlri, nlri.length, 32) for nlri in PREFIXES[:3]))
+VARIANTS = (
+    RoutePolicy("p", default=Action.ACCEPT),
+    RoutePolicy("p", (RouteRule("some", Action.ACCEPT, SOME, MARK),)),
+    RoutePolicy("p", (RouteRule("none", Action.REJECT, SOME),), Action.ACCEPT),
+    RoutePolicy("p", (RouteRule("mark", Action.CONTINUE, RouteMatch(communities=(65000 << 16 | 1,)), MARK),)),
+)
+"""What one name may stand for, now and after a reload."""
+SECOND = RoutePolicy("q", (RouteRule("all", Action.ACCEPT, set=RouteSet(med=4)),))
 
 
 class World(Network):
@@ -45,7 +67,27 @@ class World(Network):
             for family in Family
             for version in range(VERSIONS)
         }
-        self.model = Model(max(1, *(peer.add_paths for peer in self.peers.values())), {})
+        self.model = Model(max(1, *(peer.add_paths for peer in self.peers.values())), {}, self._policies)
+        for peer in self.peers.values() if random.random() < 0.5 else ():
+            self._choose_policies(peer)
+        self.out.config = replace(self.config, policies=(random.choice(VARIANTS), SECOND))
+
+    def _policies(self, peer: Speaker) -> Policies:
+        return self.out.config.named_policies(cast("Peer", peer).config.export_policies)
+
+    def _choose_policies(self, peer: Peer) -> None:
+        names = self.random.choice(((), ("p",), ("p",), ("p", "q")))
+        peer.config = replace(peer.config, export_policies=names)
+
+    def reload(self) -> None:
+        """Policies change, and now and then a peer's list of them."""
+        if self.random.random() < 0.5:
+            self.out.config = replace(self.out.config, policies=(self.random.choice(VARIANTS), SECOND))
+        for peer in self.peers.values() if self.random.random() < 0.5 else ():
+            if self.random.random() < 0.5:
+                self._choose_policies(peer)
+        self.flush()
+        self.out.revise({peer.name: peer.config for peer in self.peers.values()})
 
     @staticmethod
     def _peer(number: int, role: Role, loop: VirtualLoop, random: Random) -> Peer:
@@ -75,7 +117,7 @@ class World(Network):
         if not peer.up:
             self.join(peer)
             return
-        match self.random.randrange(17):
+        match self.random.randrange(18):
             case 0 | 1 | 2 | 3 | 4:
                 self.announce(peer)
             case 5 | 6:
@@ -90,6 +132,8 @@ class World(Network):
                 self.leave(peer)
             case 15:
                 peer.send(encode_keepalive())
+            case 17:
+                self.reload()
             case 16 if not self.completed and self.random.random() < 0.3:
                 self.complete()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from time import process_time
 from types import SimpleNamespace
 from typing import cast
 
@@ -17,7 +18,8 @@ from bgpd.daemon import PeerState
 from routes.path import PeerKind, PeerName
 from routes.peer import Negotiated
 from routes.policy import AllowEntry, MaxPrefixes, PeerImport
-from routes.prefix import Prefix, parse_address
+from routes.prefix import Address, Prefix, parse_address
+from routes.route_policy import Action, RoutePolicy
 from tests.fakes.reflector_here import client_range, logged
 
 SPEAKER = SpeakerConfig(65000, 1)
@@ -34,6 +36,7 @@ class FakeDaemon:
         self.peers: dict[PeerName, PeerState] = {}
         self.keys: dict[Prefix, str] = {}
         self.stale: set[PeerName] = set()
+        self.changed: list[PeerConfig] = []
         self.listener = cast("Listener", SimpleNamespace(set_range_keys=self._set_keys))
 
     def _set_keys(self, keys: dict[Prefix, str]) -> None:
@@ -48,6 +51,10 @@ class FakeDaemon:
 
     def remove_peer(self, name: PeerName) -> None:
         del self.peers[name]
+
+    def change_peer(self, config: PeerConfig) -> None:
+        self.peers[config.name].config = config
+        self.changed.append(config)
 
     def has_stale(self, name: PeerName) -> bool:
         return name in self.stale
@@ -194,5 +201,78 @@ def test_a_reload_removes_the_clients_of_ranges_that_changed() -> None:
         again = here.admit("192.0.2.1")
         assert again is not None
         assert again.hold_time == 9
+
+    told(story)
+
+
+def members(*texts: str) -> frozenset[Address]:
+    return frozenset(map(parse_address, texts))
+
+
+def test_only_members_are_admitted_where_they_are_known() -> None:
+    def story() -> None:
+        here = Story(replace(WIDE, members=members("192.0.2.1", "192.0.2.2")))
+        assert here.admit("192.0.2.1")
+        assert here.admit("192.0.2.9") is None
+        here.ranges.configure([replace(WIDE, members=frozenset())])
+        assert here.daemon.peers == {}
+        assert here.admit("192.0.2.1") is None
+
+    told(story)
+
+
+@pytest.mark.parametrize("before", [None, members("192.0.2.1", "192.0.2.2", "192.0.2.3")])
+def test_a_client_that_is_no_member_any_more_is_closed_and_no_other(
+    before: frozenset[Address] | None,
+) -> None:
+    def story() -> None:
+        here = Story(replace(WIDE, members=before), V6)
+        kept, gone, other = here.admit("192.0.2.1"), here.admit("192.0.2.2"), here.admit("2001:db8::5")
+        assert kept and gone and other  # noqa: PT018 - none is None
+        here.ranges.configure([replace(WIDE, members=members("192.0.2.1", "192.0.2.3")), V6])
+        assert set(here.daemon.peers) == set(here.imports) == {kept.name, other.name}
+        assert here.admit("192.0.2.2") is None
+        assert here.admit("192.0.2.3")
+        here.ranges.configure([WIDE, V6])
+        assert here.admit("192.0.2.2")
+
+    told(story)
+
+
+def test_a_member_more_among_thousands_costs_little() -> None:
+    def story() -> None:
+        many = [Address(bytes((10, 0, n >> 8, n & 255))) for n in range(5000)]
+        wide = client_range("10.0.0.0/16", max_sessions=6000, members=frozenset(many))
+        here = Story(wide)
+        for address in many:
+            assert here.ranges.admit(address)
+        took = []
+        for gone in many[:5]:
+            wide = replace(wide, members=frozenset(many) - {gone})
+            many.remove(gone)
+            began = process_time()
+            here.ranges.configure([wide])
+            took.append(process_time() - began)
+        assert len(here.daemon.peers) == 4995
+        assert min(took) < 0.005, took
+
+    told(story)
+
+
+def test_other_policies_reach_the_clients_that_are_there_without_a_reset() -> None:
+    def story() -> None:
+        here = Story(WIDE, V6)
+        config, other = here.admit("192.0.2.1"), here.admit("2001:db8::5")
+        assert config and other  # noqa: PT018 - none is None
+        policy = RoutePolicy("p")
+        changed = replace(WIDE, import_policies=("p",), export_policies=("q",))
+        here.ranges.configure([changed, V6], lambda names: tuple(policy for _ in names))
+        assert here.daemon.changed == [replace(config, import_policies=("p",), export_policies=("q",))]
+        assert here.imports[config.name].policies == (policy,)
+        assert here.imports[other.name].policies == ()
+        again = RoutePolicy("p", default=Action.ACCEPT)
+        here.ranges.configure([changed, V6], lambda names: tuple(again for _ in names))
+        assert here.imports[config.name].policies == (again,)
+        assert len(here.daemon.changed) == 1, "its names are the same"
 
     told(story)
