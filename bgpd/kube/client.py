@@ -20,6 +20,7 @@ from urllib.parse import urlencode, urlsplit
 
 import msgspec
 import urllib3
+import yaml
 from kubernetes.client.configuration import Configuration
 from kubernetes.client.rest import RESTClientObject
 from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
@@ -58,6 +59,8 @@ _JSON = "application/json"
 _READ = 1 << 16
 _ERROR_BYTES = 1 << 16  # what is read of an error's body
 _MOST_PAGES = 4096
+# The package's loader indexes what it finds in the file before it looks at its shape.
+_MALFORMED = (ConfigException, OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError)
 _MOST_RESTARTS = 3
 # In every API server's certificate, also where the address that reaches it is not (a load balancer's).
 _SERVICE_NAME = "kubernetes.default.svc"
@@ -144,7 +147,7 @@ class KubeClient:
                 load_incluster_config(configuration)
             else:
                 load_kube_config(kubeconfig, client_configuration=configuration, persist_config=False)
-        except (ConfigException, OSError, ValueError, KeyError, TypeError) as error:
+        except _MALFORMED as error:
             where = "kubeconfig " + kubeconfig if kubeconfig is not None else "this pod's service account"
             raise ConfigError(
                 f"{where} gives no way to the API server: {error} "

@@ -60,9 +60,10 @@ class Api:
             watcher.woken.set()
 
     def cut(self) -> None:
-        for watcher in list(self.watchers):
+        for watcher in self.watchers:
             if watcher.request.transport is not None:
                 watcher.request.transport.abort()
+        self.wake()
 
     def end(self) -> None:
         for watcher in self.watchers:
@@ -224,6 +225,8 @@ class Api:
         every = self._bookmark_every
         next_bookmark = min(time.monotonic() + every, max(end - 2.0, time.monotonic()))
         while not watcher.end and time.monotonic() < end:
+            if watcher.request.transport is None:
+                return  # the client has left; a cancellation can be lost in wait_for of Python 3.11
             watcher.woken.clear()
             if self._faults.hanging:
                 await asyncio.sleep(0.02)
