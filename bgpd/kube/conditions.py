@@ -58,7 +58,7 @@ def condition_json(condition: Condition) -> dict[str, object]:
         "type": condition.type,
         "status": condition.status,
         "reason": condition.reason,
-        "message": condition.message,
+        "message": condition.message or condition.reason,  # 1.20 takes an empty string for null
         "lastTransitionTime": moment_json(condition.last_transition),
         "observedGeneration": condition.observed_generation,
     }

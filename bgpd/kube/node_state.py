@@ -155,8 +155,9 @@ def _session_body(session: SessionState) -> dict[str, object]:
         "families": ["IPv4" if family is Family.IPV4 else "IPv6" for family in session.families],
         "received": session.received,
         "advertised": session.advertised,
-        "reason": bounded(session.reason),
     }
+    if session.reason:  # kube-apiserver 1.20 takes an empty string in a custom resource for null
+        body["reason"] = bounded(session.reason)
     if session.since is not None:
         body["since"] = moment_json(session.since)
     return body
