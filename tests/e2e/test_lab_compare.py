@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import struct
 import subprocess
@@ -28,7 +29,6 @@ MEASURES = (
 
 
 def test_the_command_measures_both_ways_and_leaves_nothing() -> None:
-    before = set(workspace.labs())
     argv = [
         sys.executable,
         "-m",
@@ -57,7 +57,9 @@ def test_the_command_measures_both_ways_and_leaves_nothing() -> None:
     assert set(TUNNEL) <= set(every["uplink"])
     assert set(no_tunnel["uplink"]) == set(every["uplink"]) - set(TUNNEL)
     assert not any(none.values())
-    assert set(workspace.labs()) <= before, "the lab is removed with everything in it"
+    (name,) = re.findall(r"podbgp (lab-\w+):", done.stderr)
+    assert name not in workspace.labs()
+    assert netns.existing(name) == [], "the lab is removed with everything in it"
 
 
 def outer_headers(namespace: str, lab: Topology) -> set[tuple[str, int]]:
