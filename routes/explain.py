@@ -72,7 +72,8 @@ def paths_of(
     """The paths of exactly one prefix in one table: the selected ones first, the refused ones last.
 
     `peer` is the one that they were received from, or in `ADJ_OUT`, whose `targets` are needed, the one
-    that they are announced to.  Local paths are no peer's, so they are in no Adj-RIB-In.
+    that they are announced to, or not, with the reason.  Local paths are no peer's, so they are in no
+    Adj-RIB-In.
     """
     if table is Table.ADJ_OUT:
         return _told(rib, nlri, peer, targets)
@@ -94,6 +95,12 @@ def _told(rib: Rib, nlri: Prefix, peer: PeerName | None, targets: Sequence[Targe
                     told = path._replace(attributes=verdict.attributes)
                     views.append(
                         PathView(told, verdict.attributes, True, verdict.rule, best=True, to=target.peer)
+                    )
+                elif peer is not None and path.source.kind is PeerKind.LOCAL:
+                    views.append(
+                        PathView(
+                            path, path.attributes, False, verdict.rule, reason=verdict.text, to=target.peer
+                        )
                     )
     return views
 

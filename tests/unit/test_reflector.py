@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from bgpd.config import Config
+from bgpd.config import ClientRange, Config
 from bgpd.errors import ConfigError
 from bgpd.reflector import Reflector
 from routes.path import EMPTY_AS_PATH, Origin, PathAttributes, UnknownAttribute
 from routes.prefix import Family, Prefix, parse_address
 from routes.reflection import Role
+from routes.route_policy import Action, PrefixRange, RouteMatch, RoutePolicy, RouteRule, RouteSet
 from tests.fakes.reflection_model import CLUSTER_ID
 from tests.fakes.reflector_here import HOST, client_range, logged, passive_peer, reflector_config, running
 from tests.fakes.sessions import run, until
@@ -186,3 +187,61 @@ def test_a_file_without_the_section_is_no_reflectors(tmp_path: Path) -> None:
                 Reflector(replace(reflector_config(tmp_path), reflector=None), tasks)
 
     run(test)
+
+
+MARK = RouteRule("mark", Action.ACCEPT, set=RouteSet(local_pref=300, add_communities=(7,)))
+NO_OTHER = RouteRule("no-other", Action.REJECT, RouteMatch(prefixes=(PrefixRange(OTHER, 24, 32),)))
+
+
+def test_policies_of_a_range_change_what_its_clients_hold_without_a_reset(tmp_path: Path) -> None:
+    async def test() -> None:
+        one, two = client(1), client(2)
+        marked = replace(RANGE, export_policies=("out",))
+        base = reflector_config(tmp_path, RANGE)
+        async with connected(base, one, two) as reflector:
+
+            def take(policies: tuple[RoutePolicy, ...], clients: ClientRange) -> None:
+                assert base.reflector is not None
+                ranges = replace(base.reflector, clients=(clients,))
+                assert reflector.replace_config(replace(base, policies=policies, reflector=ranges))
+
+            one.announce(path(one), POD, OTHER)
+            await until(lambda: len(two.heard.table) == 2)
+            take((RoutePolicy("out", (NO_OTHER, MARK)),), marked)
+            await until(
+                lambda: set(two.heard.table) == {(POD, 0)} and two.heard.table[POD, 0].local_pref == 300
+            )
+            (shown,) = reflector.view.told(OTHER, two.source.peer)
+            assert (shown.accepted, shown.reason) == (False, "policy out rule no-other rejects it")
+            (shown,) = reflector.view.told(POD, two.source.peer)
+            assert (shown.accepted, shown.rule) == (True, "policy out rule mark")
+            take((RoutePolicy("out", (MARK,)),), marked)
+            await until(lambda: len(two.heard.table) == 2)
+            take((RoutePolicy("in", (NO_OTHER,), Action.ACCEPT),), replace(RANGE, import_policies=("in",)))
+            await until(
+                lambda: set(two.heard.table) == {(POD, 0)} and two.heard.table[POD, 0].local_pref == 100
+            )
+            await until(lambda: reflector.out.groups.idle)
+            assert one.up and two.up  # noqa: PT018 - neither was reset
+            assert [peer.session.counters.flaps for peer in reflector.daemon.peers.values()] == [0, 0]
+
+    with logged():
+        run(test)
+
+
+def test_clients_of_addresses_that_left_are_closed_and_their_paths_withdrawn(tmp_path: Path) -> None:
+    async def test() -> None:
+        one, two = client(1), client(2)
+        both = replace(RANGE, members=frozenset((one.source.address, two.source.address)))
+        base = reflector_config(tmp_path, both)
+        async with connected(base, one, two) as reflector:
+            one.announce(path(one), POD)
+            await until(lambda: (POD, 0) in two.heard.table)
+            assert base.reflector is not None
+            left = replace(base.reflector, clients=(replace(both, members=frozenset((two.source.address,))),))
+            assert reflector.replace_config(replace(base, reflector=left))
+            await until(lambda: not two.heard.table and not one.up)
+            assert two.up
+
+    with logged():
+        run(test)
