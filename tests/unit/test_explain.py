@@ -25,6 +25,7 @@ from routes.peer import Negotiated
 from routes.policy import AllowEntry, ImportPolicy, MaxPrefixes, PeerImport
 from routes.prefix import Address, Family, Prefix, host_prefix, parse_address
 from routes.rib import Rib
+from routes.route_policy import Action, RoutePolicy, RouteRule
 from routes.view import FibView, Gate, Match, NextHopView, PathView, Table
 
 POD = Prefix.parse("10.244.2.0/24")
@@ -267,3 +268,19 @@ def test_an_address_that_nothing_selected_covers() -> None:
     assert (explanation.nlri, explanation.failed) == (LEAK, Gate.IMPORT)
     nothing = explain(made, host_prefix(parse_address("fd00::1")), Match.LONGEST, lambda _: [])
     assert (nothing.nlri, nothing.failed) == (None, Gate.ANNOUNCED)
+
+
+def test_a_peer_is_told_why_it_does_not_get_a_path() -> None:
+    made = rib()
+    made.take_changes()
+    session = Negotiated(PeerKind.IBGP, 65000, 65000, 1, NODE, A.address, 0, 90, frozenset({Family.IPV4}))
+    policies = (RoutePolicy("out", (RouteRule("none", Action.REJECT),)),)
+    targets = [
+        Target(A.peer, session, {Family.IPV4: OwnNextHop(NODE)}, policies),
+        Target(B.peer, session, {Family.IPV4: OwnNextHop(NODE)}, draining=True),
+    ]
+    (told,) = paths_of(made, OWN, Table.ADJ_OUT, None, targets)
+    assert (told.to, told.attributes.local_pref) == (B.peer, 0)
+    (refused,) = paths_of(made, OWN, Table.ADJ_OUT, A.peer, targets)
+    assert (refused.accepted, refused.rule) == (False, "policy out rule none")
+    assert refused.reason == "policy out rule none rejects it"

@@ -146,6 +146,19 @@ def test_a_withdrawn_entry_can_be_held_and_wanted_again() -> None:
     assert done(fib, 30).remove == [(POD, A)]
 
 
+def test_held_entries_of_whom_is_gone_for_good_are_dropped_and_no_others() -> None:
+    fib = with_installed((POD, A))
+    fib.adopt({POD: A, OTHER: B}, hold_until=180)
+    fib.want(POD, A)
+    fib.want(POD, None, hold_until=30)
+    assert fib.drop_held([OTHER, Prefix.parse("203.0.113.0/24")]) == 1
+    assert done(fib).remove == [(OTHER, B)]
+    assert list(fib.held_prefixes()) == [POD]
+    fib.want(POD, A)
+    assert fib.drop_held([POD]) == 0
+    assert (done(fib).size, fib.state(POD).installed) == (0, True)
+
+
 # What the kernel refuses
 
 

@@ -22,7 +22,9 @@ from routes.fib import UNREACHABLE, Failure, Hop
 from routes.loc_rib import Change
 from routes.own_path import OwnPath
 from routes.path import EMPTY_AS_PATH, LOCAL_PEER, Origin, Path, PathAttributes, PeerKind, PeerName, Source
+from routes.policy import AllowEntry, ImportPolicy
 from routes.prefix import Address, Family, Prefix, parse_address
+from routes.rib import Rib
 from tests.fakes.fake_kernel_port import ETH0, OURS, FakePort, connected, via
 from tests.fakes.sessions import run, until
 
@@ -163,6 +165,29 @@ def test_own_prefixes_are_unreachable_and_never_learned() -> None:
             sync.originate(map(OwnPath, [POD6]))
             await settled(sync)
             assert port.own.entries() == {POD6: UNREACHABLE}
+
+    run(story)
+
+
+def test_a_service_address_has_no_entry_and_others_paths_to_it_are_not_installed() -> None:
+    """`unreachable` would break this host's own connect() to the service: our own path wins, and is none."""
+
+    async def story() -> None:
+        async with node() as (port, sync):
+            rib = Rib(ImportPolicy(asn=65000, router_id=9, allow=[AllowEntry(OTHER, 0, 32)]))
+            rib.set_resolver(sync.cost)
+            theirs = path(OTHER, "192.0.2.2")
+            rib.session_up(theirs.source, [OTHER.family])
+            rib.update(theirs.source, 0, theirs.attributes, (OTHER,), ())
+            own = [OwnPath(OTHER, unreachable=False)]
+            for paths, installed in (([], {OTHER}), (own, set()), ([], {OTHER})):
+                rib.originate(paths)
+                sync.originate(paths)
+                sync.changed(rib.take_changes(), hold=False)
+                await settled(sync)
+                assert port.own.entries() == {}
+                assert set(port.learned.entries()) == installed
+            assert rib.take_refusals().total == 0
 
     run(story)
 

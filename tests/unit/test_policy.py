@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from routes.node_prefixes import NodeFacts, NodePrefixes
 from routes.own_path import OwnPath
 from routes.path import (
     EMPTY_AS_PATH,
@@ -19,6 +20,7 @@ from routes.path import (
 )
 from routes.policy import AllowEntry, ImportPolicy, PeerImport, is_martian_next_hop
 from routes.prefix import Prefix, parse_address, parse_router_id
+from routes.route_policy import Action, PrefixRange, RouteMatch, RoutePolicy, RouteRule, RouteSet
 
 OWN_ID, CLUSTER = parse_router_id("192.0.2.11"), parse_router_id("192.0.2.99")
 IBGP = Source(PeerName("192.0.2.1"), PeerKind.IBGP, 65000, 1, parse_address("192.0.2.1"))
@@ -185,3 +187,84 @@ def test_a_refusal_speaks_to_a_person() -> None:
 def test_martian_next_hops(next_hop: str, link_local: str | None, martian: bool) -> None:
     beside = None if link_local is None else parse_address(link_local)
     assert is_martian_next_hop(parse_address(next_hop), beside) is martian
+
+
+# -- nodes and policies --
+
+NODES = NodePrefixes(
+    [Prefix.parse("10.244.0.0/16")],
+    [NodeFacts("one", (Prefix.parse("10.244.2.0/24"),), frozenset([parse_address("192.0.2.1")]))],
+)
+NARROW = RoutePolicy(
+    "narrow",
+    (
+        RouteRule(
+            "hosts", Action.REJECT, RouteMatch(prefixes=(PrefixRange(Prefix.parse("10.0.0.0/8"), 32, 32),))
+        ),
+        RouteRule("mark", Action.CONTINUE, set=RouteSet(local_pref=300)),
+    ),
+    Action.ACCEPT,
+)
+
+
+def rules(*policies: RoutePolicy, nodes: NodePrefixes | None = None) -> ImportPolicy:
+    return ImportPolicy(
+        asn=65000,
+        router_id=OWN_ID,
+        allow=[entry("10.244.0.0/16")],
+        own_paths=[OwnPath(Prefix.parse("10.244.1.0/24")), OwnPath(Prefix.parse("10.244.9.9/32"), False)],
+        peers={source.peer: PeerImport(policies=policies) for source in (IBGP, EBGP)},
+        nodes=nodes,
+    )
+
+
+@pytest.mark.parametrize(
+    ("nlri", "next_hop", "rule"),
+    [
+        ("10.244.2.0/24", "192.0.2.1", "allow 10.244.0.0/16"),
+        ("10.244.2.0/24", "192.0.2.7", "node-mismatch"),
+        ("10.244.3.0/24", "192.0.2.1", "node-mismatch"),
+        ("10.244.1.0/24", "192.0.2.1", "own-prefix"),
+        ("10.9.0.0/24", "192.0.2.1", "not-allowed"),
+        ("10.244.3.0/24", "127.0.0.1", "martian-next-hop"),
+    ],
+)
+def test_over_ibgp_a_pod_prefix_is_its_nodes_alone(nlri: str, next_hop: str, rule: str) -> None:
+    verdict = rules(nodes=NODES).judge(IBGP, attributes(next_hop), Prefix.parse(nlri))
+    assert (verdict.rule, verdict.accepted) == (rule, rule.startswith("allow"))
+
+
+def test_over_ebgp_nodes_are_not_asked() -> None:
+    path = attributes("192.0.2.7", AsPath.of((AsSegment(SegmentKind.SEQUENCE, (EBGP.asn,)),)))
+    assert rules(nodes=NODES).judge(EBGP, path, Prefix.parse("10.244.3.0/24")).accepted
+
+
+def test_a_service_address_of_ours_is_anybodys() -> None:
+    assert rules().judge(IBGP, attributes(), Prefix.parse("10.244.9.9/32")).accepted
+
+
+@pytest.mark.parametrize(
+    ("nlri", "communities", "rule", "local_pref"),
+    [
+        ("10.244.2.0/24", (), "policy narrow default", 300),
+        ("10.244.2.7/32", (), "policy narrow rule hosts", None),
+        ("10.245.0.0/24", (), "not-allowed", None),
+        ("10.244.1.0/24", (), "own-prefix", None),
+        ("10.244.2.0/24", (GRACEFUL_SHUTDOWN,), "policy narrow default", 0),
+    ],
+)
+def test_a_policy_narrows_and_modifies_and_admits_nothing(
+    nlri: str, communities: tuple[int, ...], rule: str, local_pref: int | None
+) -> None:
+    path = attributes()._replace(communities=communities)
+    verdict = rules(NARROW).judge(IBGP, path, Prefix.parse(nlri))
+    assert (verdict.rule, verdict.attributes.local_pref) == (rule, local_pref)
+    assert verdict.accepted == (local_pref is not None)
+    if verdict.accepted:
+        assert "admitted by the import entry 10.244.0.0/16; policy narrow rule mark" in verdict.text
+
+
+def test_without_policies_and_nodes_nothing_more_is_asked() -> None:
+    assert rules().rest(IBGP) is None
+    assert rules(nodes=NODES).rest(EBGP) is None
+    assert rules(nodes=NODES).rest(IBGP) is not None
