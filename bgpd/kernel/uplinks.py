@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from bgpd.kernel import rtnetlink as nl
-from bgpd.kernel.command_socket import dump
+from bgpd.kernel.command_socket import CommandSocket, dump
 from bgpd.kernel.dumps import (
     IFINFOMSG,
     AddressReader,
@@ -17,7 +17,8 @@ from bgpd.kernel.dumps import (
     link_request,
     route_request,
 )
-from bgpd.kernel.route_reader import ObjectMap, Ownership
+from bgpd.kernel.next_hop_objects import DEFAULT_THRESHOLD, NextHopObjects
+from bgpd.kernel.route_reader import Ownership
 from routes.next_hop import InterfaceAddress
 
 IFLA_MTU = 4
@@ -77,10 +78,11 @@ def _link(data: bytes, message: nl.Message) -> LinkMtu:
 def read_uplinks() -> Uplinks:
     """Read the links of the namespace that the process is in; KernelError when that fails."""
     defaults: set[int] = set()
+    with CommandSocket() as sock:
+        objects = NextHopObjects(sock, NOBODY, DEFAULT_THRESHOLD)
+        objects.load()  # with nexthop_compat_mode=0 routes name the object alone
     for family in (nl.AF_INET, nl.AF_INET6):
-        reader = dump(
-            route_request(family, nl.RT_TABLE_MAIN), lambda: TableReader(NOBODY, ObjectMap({}, set()))
-        )
+        reader = dump(route_request(family, nl.RT_TABLE_MAIN), lambda: TableReader(NOBODY, objects.map))
         for route in reader.foreign:
             if route.prefix.length == 0:
                 defaults.update(hop.ifindex for hop in route.hops)

@@ -9,6 +9,7 @@ already been translated.
 - `services`: a packet that is to be forwarded and still has a service's address was translated by nobody:
   its port is closed.  The router would send it back here until its TTL ends, so it is rejected.  What
   connection tracking calls invalid is dropped instead, because a reset would end a connection that lives.
+- `own`: the same for what the node itself sends; on the loopback device IPVS has the service's address.
 
 `table_text` is pure.  `PacketFilter` replaces the table in one transaction, and only when it differs;
 its calls block for one or two runs of nft(8) with a time limit.
@@ -82,6 +83,13 @@ def table_text(rules: Rules) -> str:
             "chain services {",
             "type filter hook forward priority filter; policy accept;",
             *(f"{MATCH[family]} daddr @services{NAMED[family]} jump closed" for family in Family),
+            "}",
+            "chain own {",
+            "type filter hook output priority filter; policy accept;",
+            *(
+                f'oifname != "lo" {MATCH[family]} daddr @services{NAMED[family]} jump closed'
+                for family in Family
+            ),
             "}",
             "chain closed {",
             "ct state invalid drop",

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 from typing import NamedTuple, Self
@@ -19,13 +20,13 @@ import pytest
 
 from bgpd.lab import netns
 from bgpd.lab.command import try_run
+from bgpd.lab.kube_cni import CniRuntime, Sandbox
 from bgpd.lab.topology import QUIET_IPV6
 from bgpd.node.cni import CniFile, PodInterface, PodNetwork
 from bgpd.node.nft import PacketFilter, Rules
 from bgpd.node.sysctls import State, apply, check, needed
 from bgpd.node.uplink import Uplink, read_uplink
 from routes.prefix import Family, Prefix, parse_address
-from tests.e2e.cni_chain import CniChain, Pod
 
 P = Prefix.parse
 PODS = (P("10.244.1.0/24"), P("fd00:10:244:1::/64"))
@@ -38,6 +39,13 @@ OUTSIDE = ("198.51.100.9", "2001:db8:9::9")
 SERVICE = ("203.0.113.7", "2001:db8:7::7")
 MTU = 1450
 HTTP = 80
+
+
+class Pod(NamedTuple):
+    """A pod as the plugins left it."""
+
+    namespace: str
+    addresses: tuple[str, ...]
 
 
 class Site(NamedTuple):
@@ -95,9 +103,19 @@ def wire(site: Site, tmp_path: Path, interface: PodInterface = PodInterface.PTP)
     """Two pods, wired by what the agent's file says; the first has a HostPort."""
     uplink = read_in(site)
     site.cni.write(PodNetwork(PODS, uplink.mtu, interface, data_folder=str(tmp_path / "leases")))
-    chain = CniChain(site.node, site.cni.path.read_text())
-    mapping = {"hostPort": 8080, "containerPort": HTTP, "protocol": "tcp"}
-    return chain.add(site.pods[0], [mapping]), chain.add(site.pods[1])
+    runtime = CniRuntime(site.cni.folder, tmp_path / "memory")
+
+    def add(sandbox: Sandbox) -> Pod:
+        found = netns.call_in(site.node, lambda: runtime.add(sandbox))
+        return Pod(sandbox.netns, tuple(map(str, found)))
+
+    first, second = (sandbox_of(namespace) for namespace in site.pods)
+    mapping: dict[str, str | int] = {"hostPort": 8080, "containerPort": HTTP, "protocol": "tcp"}
+    return add(replace(first, ports=(mapping,))), add(second)
+
+
+def sandbox_of(namespace: str) -> Sandbox:
+    return Sandbox(namespace, namespace, "default", namespace)
 
 
 def read_in(site: Site) -> Uplink:
@@ -164,8 +182,8 @@ def test_pods_that_the_real_plugins_wire_reach_each_other_their_node_and_the_rou
 
 def test_pods_addresses_are_given_back(site: Site, tmp_path: Path) -> None:
     first, _ = wire(site, tmp_path)
-    chain = CniChain(site.node, site.cni.path.read_text())
-    chain.remove(first.namespace)
+    runtime = CniRuntime(site.cni.folder, tmp_path / "memory")
+    netns.call_in(site.node, lambda: runtime.delete(sandbox_of(first.namespace)))
     leases = [path.name for path in (tmp_path / "leases" / "podbgp").iterdir() if path.name[0].isdigit()]
     assert first.addresses[0] not in leases
 
@@ -189,11 +207,12 @@ def test_a_closed_port_of_a_service_ends_at_once_and_an_open_one_works(
     site: Site, tmp_path: Path, backend: str
 ) -> None:
     """The service's rules are those of kube-proxy, in the tables that are not ours."""
-    first, _ = wire(site, tmp_path)
+    first, second = wire(site, tmp_path)
     for address, target, tool in zip(SERVICE, first.addresses, ("iptables", "ip6tables"), strict=True):
         to = f"[{target}]:{HTTP}" if ":" in target else f"{target}:{HTTP}"
-        rule = f"-t nat -A PREROUTING -d {address} -p tcp --dport {HTTP} -j DNAT --to-destination {to}"
-        netns.run_in(site.node, [f"/usr/sbin/{tool}-{backend}", *rule.split()])
+        for chain in ("PREROUTING", "OUTPUT"):
+            rule = f"-t nat -A {chain} -d {address} -p tcp --dport {HTTP} -j DNAT --to-destination {to}"
+            netns.run_in(site.node, [f"/usr/sbin/{tool}-{backend}", *rule.split()])
     before = forwarded(site.node)
     with pytest.raises(OSError, match=r"timed out|No route|unreachable"):
         connect(site.client, SERVICE[0], HTTP + 1, timeout=0.5)
@@ -202,12 +221,15 @@ def test_a_closed_port_of_a_service_ends_at_once_and_an_open_one_works(
     services = tuple(P(address) for address in SERVICE)
     assert netns.call_in(site.node, lambda: PacketFilter().apply(Rules(services=services)))
     before = forwarded(site.node)
+    with pytest.raises(ConnectionRefusedError):
+        connect(site.client, SERVICE[0], HTTP + 1)
+    assert forwarded(site.node) == before + 1, "one packet came, to be passed on, and none after it"
     for address, target in zip(SERVICE, first.addresses, strict=True):
-        with pytest.raises(ConnectionRefusedError):
-            connect(site.client, address, HTTP + 1)
-        with Listener(first.namespace, target) as listener:
-            assert listener.caller(site.client, address)
-    assert forwarded(site.node) - before < 20
+        for caller in (site.client, site.node, second.namespace):
+            with pytest.raises(ConnectionRefusedError):
+                connect(caller, address, HTTP + 1)
+            with Listener(first.namespace, target) as listener:
+                assert listener.caller(caller, address)
     with netns.open_socket(site.client, socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.settimeout(3)
         client.connect((SERVICE[0], 53))
@@ -270,5 +292,8 @@ def test_the_command_of_the_init_container_makes_a_fresh_host_a_router(site: Sit
 
 def test_the_uplink_is_found_with_and_without_the_nodes_address_on_it(site: Site) -> None:
     assert read_in(site)[:2] == (("uplink",), MTU)
-    unknown = netns.call_in(site.node, lambda: read_uplink([parse_address("192.0.2.99")]))
-    assert unknown == Uplink(("uplink",), MTU, "has a default route")
+    by_route = Uplink(("uplink",), MTU, "has a default route")
+    assert netns.call_in(site.node, lambda: read_uplink([parse_address("192.0.2.99")])) == by_route
+    netns.batch(site.node, [f"nexthop add id 7 via {ROUTER[0]} dev uplink", "route replace default nhid 7"])
+    netns.batch(site.node, ["route del ::/0"])
+    assert netns.call_in(site.node, lambda: read_uplink([])) == by_route, "as FRR installs its routes"
