@@ -11,6 +11,7 @@ whoever changes a node has `Rib.rejudge` look again at the prefixes that `set` a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
@@ -73,10 +74,10 @@ class NodePrefixes:
 
     def why_refused(self, nlri: Prefix, next_hop: Address) -> str:
         """Why a path is not sound, in a sentence; empty when it is, or is not judged."""
-        if not self._ranges.any_around(nlri):
-            return ""
         owners = self._owners.names_around(nlri)
         if len(owners) == 1 and next_hop in self._nodes[owners[0]].addresses:
+            return ""  # nearly always, so that this is asked first
+        if not self._ranges.any_around(nlri):
             return ""
         if not owners:
             return f"{nlri} lies in the pod ranges and belongs to no node"
@@ -105,8 +106,8 @@ class _Nest:
 
     def __init__(self) -> None:
         self._names: dict[Prefix, tuple[str, ...]] = {}
-        self._lengths: dict[tuple[int, int], int] = {}
-        """How many prefixes there are of each address size and length."""
+        self._lengths: dict[int, Counter[int]] = {4: Counter(), 16: Counter()}
+        """How many prefixes there are of each length, by the size of an address."""
 
     def __iter__(self) -> Iterator[Prefix]:
         return iter(self._names)
@@ -114,8 +115,7 @@ class _Nest:
     def add(self, prefix: Prefix, name: str) -> None:
         names = self._names.get(prefix, ())
         if not names:
-            kind = (len(prefix.address), prefix.length)
-            self._lengths[kind] = self._lengths.get(kind, 0) + 1
+            self._lengths[len(prefix.address)][prefix.length] += 1
         if name not in names:
             self._names[prefix] = tuple(sorted((*names, name)))
 
@@ -124,32 +124,26 @@ class _Nest:
         if left:
             self._names[prefix] = left
         elif self._names.pop(prefix, None) is not None:
-            kind = (len(prefix.address), prefix.length)
-            self._lengths[kind] -= 1
-            if not self._lengths[kind]:
-                del self._lengths[kind]
+            lengths = self._lengths[len(prefix.address)]
+            lengths[prefix.length] -= 1
+            if not lengths[prefix.length]:
+                del lengths[prefix.length]
 
     def any_around(self, nlri: Prefix) -> bool:
         """Whether any of the prefixes contains `nlri`."""
-        return next(self._around(nlri), None) is not None
+        return bool(self.names_around(nlri))
 
     def names_around(self, nlri: Prefix) -> tuple[str, ...]:
         """All names of prefixes that contain `nlri`, each once."""
-        found = self._around(nlri)
-        first = next(found, ())
-        for more in found:
-            if more != first:
-                first = tuple(sorted({*first, *more}))
-        return first
-
-    def _around(self, nlri: Prefix) -> Iterator[tuple[str, ...]]:
         address, length = nlri
-        size = len(address)
-        for its_size, its_length in self._lengths:
-            if its_size == size and its_length <= length:
-                names = self._names.get(cut(nlri, its_length))
-                if names:
-                    yield names
+        found: tuple[str, ...] = ()
+        for each in self._lengths[len(address)]:
+            if each > length:
+                continue
+            names = self._names.get(nlri if each == length else cut(nlri, each))
+            if names and names != found:
+                found = tuple(sorted({*found, *names})) if found else names
+        return found
 
 
 def cut(nlri: Prefix, length: int) -> Prefix:
