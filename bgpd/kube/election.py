@@ -114,9 +114,11 @@ class Witness:
 
     reporters: int
     reached: Mapping[str, int] = field(default_factory=dict)
-    """By a reflector's UID: how many of them have a session with it and its paths."""
+    """By a reflector's UID: how many of them have a session with it."""
     trusted: bool = True
     """Whether the reporters' Nodes are Ready; what others say may be old, and proves no loss."""
+    served: Mapping[str, int] | None = None
+    """How many of them have paths from it, too; None: as many as have a session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,10 +238,12 @@ class _Vote:
         if reflector.uid in self.unfit:
             self._dropped(reflector, "its Node is leaving")
             return None
-        reporters, reached = self.witness.reporters, self.witness.reached.get(reflector.uid, 0)
+        witness = self.witness
+        reporters, reached = witness.reporters, witness.reached.get(reflector.uid, 0)
+        served = (witness.reached if witness.served is None else witness.served).get(reflector.uid, 0)
         late = reflector.since + STARTING_TIME <= self.now
-        if reached and (reached * 10 >= reporters * 9 or (late and self._reached(reflector))):
-            text = f"{reached} of {reporters} agents have its routes"
+        if served * 10 >= reporters * 9 > 0 or (late and self._reached(reflector)):
+            text = f"{served} of {reporters} agents have its routes"
             self.steps.append(Step("ReflectorActive", reflector.node, text))
             return replace(reflector, phase=Phase.ACTIVE, since=self.now)
         if not self._due(reflector.since + STARTING_TIME) or not reporters or not self.witness.trusted:

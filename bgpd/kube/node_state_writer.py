@@ -1,8 +1,8 @@
 """The thread that writes one node's BGPNodeState when `node_state.py` says so.
 
-Owns the object of its Node's name: creates it with the Node as its owner, so that it goes with the Node, and
-replaces one that an earlier Node of that name has left.  It must never hold up the agent, and an API server
-that is away costs nothing but the freshness of what it shows.
+Owns the object of its Node's name: creates it with the Node as its owner, so that it goes with the Node.  One
+that an earlier Node of that name has left is waited for until the garbage collector has taken it.  It must
+never hold up the agent, and an API server that is away costs nothing but the freshness of what it shows.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ class _Owner(msgspec.Struct):
 
 
 class _Meta(msgspec.Struct):
-    uid: str
     ownerReferences: list[_Owner] = []  # noqa: N815  as in the API
 
 
@@ -134,7 +133,7 @@ class NodeStateWriter:
             self._conditions = ()
 
     def _take_over(self, uid: str) -> None:
-        """Go on with the object that is there, unless an earlier Node of this name left it."""
+        """Go on with the object that is there, unless it goes with an earlier Node of this name."""
         target = f"{PATH}/{self._node}"
         found = self._client.get(target)
         try:
@@ -142,9 +141,9 @@ class NodeStateWriter:
             before = decode_node_state(found).conditions
         except ValueError as error:
             raise Unavailable(200, "Unreadable", str(error), where=target) from error
-        if all(owner.uid != uid for owner in meta.ownerReferences):
-            self._client.delete(target, uid=meta.uid)
-            raise Unavailable(200, "LeftOver", "an earlier Node of this name left the object", where=target)
+        owners = {owner.uid for owner in meta.ownerReferences}
+        if owners and uid not in owners:
+            raise Unavailable(200, "LeftOver", "it belongs to an earlier Node of this name", where=target)
         self._conditions = before
 
     def _note_failure(self, error: KubeError) -> None:

@@ -263,9 +263,12 @@ def test_the_object_is_made_with_its_node_as_owner_and_follows(
     assert writer.writes == 2
 
 
-def test_what_an_earlier_node_left_is_replaced(server: StandInApiServer, writer: NodeStateWriter) -> None:
+def test_what_an_earlier_node_left_is_waited_for(server: StandInApiServer, writer: NodeStateWriter) -> None:
     server.create(json.loads(json.dumps(object_body("n1", "uid-0"))))
     writer.offer(FACTS)
+    eventually(lambda: "earlier Node" in writer.error)
+    assert state_of(server) is None
+    server.delete("BGPNodeState", "n1")  # as the garbage collector does
     eventually(lambda: state_of(server) == "Established")
     assert "uid-0" not in json.dumps(shown(server))
 
