@@ -15,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, Protocol, TypeVar
 
-from bgpd.bgp.fanout import Cursor, FanoutLog
+from bgpd.bgp.cursor import Cursor
+from bgpd.bgp.fanout import FanoutLog
 
 NOBODY = -1
 """The source that stands for all who are here: nothing comes from it."""

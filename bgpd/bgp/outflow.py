@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from bgpd.bgp.fanout import Cursor
+from bgpd.bgp.cursor import Cursor
 from bgpd.bgp.group_encoder import Key
 from routes.prefix import Family
 

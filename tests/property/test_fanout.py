@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bgpd.bgp.fanout import Cursor, FanoutLog
+from bgpd.bgp.cursor import Cursor
+from bgpd.bgp.fanout import FanoutLog
 
 PACK = 3
 """Keys in a message, so that packing is exercised with few keys."""
@@ -50,12 +51,19 @@ class Client:
         self.received = b""
         self.marks: list[str] = []
         self.fresh: set[str] | None = None
+        self.promised: list[set[str]] = []
+        """For each mark that is to come, the keys that must be here when it comes."""
+
+    def mark(self, kind: str, keys: set[str], *, lasting: bool) -> None:
+        self.promised.append(keys)
+        self.cursor.at_end(_line("mark", [], kind), lasting=lasting)
 
     def reconnect(self) -> None:
         self.log.leave(self.cursor)
         self.table.clear()
         self.cursor = self.log.join(self.source)
         self.received, self.fresh = b"", None
+        self.promised.clear()
 
     def read(self, size: int) -> None:
         """Take up to `size` bytes, as a socket with that much room would."""
@@ -103,6 +111,8 @@ class Client:
         if mark == "eorr" and self.fresh is not None:
             self.table = {key: value for key, value in self.table.items() if key in self.fresh}
             self.fresh = None
+        if self.promised:
+            assert self.promised.pop(0) <= self.table.keys(), "a mark came before what it stands for"
 
 
 class Network:
@@ -119,7 +129,7 @@ class Network:
 
     def step(self) -> None:
         action = self.random.choice(
-            ("change", "change", "change", "read", "read", "rejoin", "refresh", "drain")
+            ("change", "change", "change", "read", "read", "rejoin", "refresh", "drain", "mark")
         )
         client = self.random.choice(self.clients)
         if action == "change":
@@ -130,13 +140,18 @@ class Network:
             client.reconnect()
         elif action == "drain":
             client.drain()
+        elif action == "mark":
+            client.mark("eor", self.heard_by(client), lasting=True)
         elif self.random.random() < 0.5:
             client.cursor.restart(marked=False)
         else:
             client.drain()
             client.fresh = set()
             client.cursor.restart(marked=True)
-            client.cursor.at_end(_line("mark", [], "eorr"))
+            client.mark("eorr", self.heard_by(client), lasting=False)
+
+    def heard_by(self, client: Client) -> set[str]:
+        return {key for key, (source, _) in self.model.items() if source != client.source}
 
     def change(self, keys: Sequence[str]) -> None:
         for key in keys:
@@ -148,6 +163,8 @@ class Network:
                 self.log.put(key, source, self.shared[source, version])
                 self.model[key] = (source, version)
         self.log.commit()
+        for client in self.clients:  # what was taken away meanwhile is no more promised
+            client.promised = [keys & self.heard_by(client) for keys in client.promised]
 
     def check(self) -> None:
         for client in self.clients:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from bgpd.bgp.fanout import Cursor, FanoutLog
+from bgpd.bgp.cursor import Cursor
+from bgpd.bgp.fanout import FanoutLog
 from bgpd.bgp.front import Front
 
 
