@@ -101,8 +101,9 @@ def shown(value: object) -> str:
 
 
 def _json(value: object) -> str:
-    text = msgspec.json.encode(value).decode()
-    return text.encode("ascii", "backslashreplace").decode()
+    """Without what a terminal could take for an order."""
+    text = msgspec.json.encode(value).decode().encode("ascii", "backslashreplace").decode()
+    return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in text)
 
 
 def type_fault(kind: str, name: str, raw: bytes, problem: msgspec.MsgspecError) -> ValueError:

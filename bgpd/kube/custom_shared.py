@@ -52,10 +52,15 @@ def read(raw: bytes, form: type[W], kind: str) -> W:
 
 
 def _name_in(raw: bytes) -> str:
+    """The name for an error, as far as there is one."""
     try:
-        return msgspec.json.decode(raw, type=_Named).metadata.name[:253]
+        name = msgspec.json.decode(raw, type=_Named).metadata.name
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return "without a name"
+    try:
+        return fields.object_name(name)
+    except UnfitError:
+        return fields.shown(name)
 
 
 def place(kind: str, metadata: wire.Meta) -> Place:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import ipaddress
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache
@@ -298,10 +299,22 @@ def _cel_refusals(schema: Schema, value: Json, place: str, old: Json) -> Iterato
         yield from _cel_refusals(inner, item, _place(place, mark), before)
 
 
+def _environment() -> celpy.Environment:
+    """Making one raises the interpreter's recursion limit for everybody: it is set back."""
+    limit = sys.getrecursionlimit()
+    try:
+        return celpy.Environment()
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+_ENVIRONMENT = _environment()
+
+
 @cache
 def _program(rule: str) -> celpy.Runner:
-    environment = celpy.Environment()
-    return environment.program(environment.compile(rule), functions={"split": _split, "replace": _replace})
+    functions = {"split": _split, "replace": _replace}
+    return _ENVIRONMENT.program(_ENVIRONMENT.compile(rule), functions=functions)
 
 
 def _split(text: celtypes.StringType, separator: celtypes.StringType) -> celtypes.ListType:
