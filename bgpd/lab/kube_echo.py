@@ -1,8 +1,9 @@
 """What runs in the lab's pods: a server that answers with its own name and the address that it sees.
 
 One process serves TCP and UDP ports.  On TCP it speaks HTTP to whoever does, and otherwise answers line by
-line; on UDP it answers each datagram.  Every answer is one line of JSON with the pod's name and the client's
-address.  So a test can tell which pod answered, and whether an address was translated on the way.
+line; on UDP it answers each datagram.  Every answer is one line of JSON with the pod's name, the client's
+address, and over HTTP the address that a proxy says the client has.  So a test can tell which pod answered,
+and whether an address was translated on the way.
 
 It runs from the standard library alone, so that a hundred pods start at once: nothing of this project may be
 imported here.  Whoever reaches the pod may send anything: lines, connections and waits are bounded.
@@ -34,12 +35,12 @@ METHODS = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ")
 _slots = threading.BoundedSemaphore(MOST_CONNECTIONS)
 
 
-def answer(name: str, client: tuple[str, int], port: int) -> bytes:
+def answer(name: str, client: tuple[str, int], port: int, forwarded_for: str = "") -> bytes:
     """One line of JSON."""
-    host, client_port = client[0].removeprefix("::ffff:"), client[1]
-    return (
-        json.dumps({"pod": name, "client": host, "client_port": client_port, "port": port}).encode() + b"\n"
-    )
+    said: dict[str, str | int] = {"pod": name, "client": client[0].removeprefix("::ffff:"), "port": port}
+    if forwarded_for:
+        said["forwarded_for"] = forwarded_for
+    return json.dumps(said).encode() + b"\n"
 
 
 class _Stream(socketserver.StreamRequestHandler):
@@ -56,17 +57,23 @@ class _Stream(socketserver.StreamRequestHandler):
             _slots.release()
 
     def _serve(self) -> None:
-        reply = answer(self.server.name, self.client_address, self.server.server_address[1])
+        port = self.server.server_address[1]
         while line := self.rfile.readline(MOST_LINE):
             if line.startswith(METHODS):
-                self._serve_http(line, reply)
+                self._serve_http(line, port)
                 return
-            self.wfile.write(reply)
+            self.wfile.write(answer(self.server.name, self.client_address, port))
 
-    def _serve_http(self, line: bytes, reply: bytes) -> None:
+    def _serve_http(self, line: bytes, port: int) -> None:
+        forwarded_for = ""
         for _ in range(MOST_HEADERS):
-            if self.rfile.readline(MOST_LINE) in (b"\r\n", b"\n", b""):
+            header = self.rfile.readline(MOST_LINE)
+            if header in (b"\r\n", b"\n", b""):
                 break
+            name, _, value = header.partition(b":")
+            if name.lower() == b"x-forwarded-for":
+                forwarded_for = value.strip().decode("ascii", "replace")
+        reply = answer(self.server.name, self.client_address, port, forwarded_for)
         head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(reply)}\r\n"
         body = b"" if line.startswith(b"HEAD ") else reply
         self.wfile.write(f"{head}Connection: close\r\n\r\n".encode() + body)

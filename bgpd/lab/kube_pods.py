@@ -18,8 +18,17 @@ from bgpd.lab.kube_cni import Json, Sandbox
 from bgpd.lab.plan import Address
 
 ECHO_IMAGE = "podbgp.dev/echo"
-PROGRAMS = {ECHO_IMAGE: Path(__file__).with_name("kube_echo.py")}
-"""What an image stands for: a Python program of the standard library alone, run as `PROGRAM NAME PORTS`."""
+DNS_IMAGE = "podbgp.dev/dns"
+INGRESS_IMAGE = "podbgp.dev/ingress"
+PROGRAMS = {
+    ECHO_IMAGE: Path(__file__).with_name("kube_echo.py"),
+    DNS_IMAGE: Path(__file__).with_name("kube_dns.py"),
+    INGRESS_IMAGE: Path(__file__).with_name("kube_ingress.py"),
+}
+"""What an image stands for: a Python program of the standard library alone, which is run as
+`PROGRAM NAME PORTS -- ARGS` with the container's args, which are data to it."""
+MOST_ARGUMENTS = 64
+MOST_ARGUMENT = 512
 MOST_GRACE = 60.0
 _SAFE_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 
@@ -44,6 +53,7 @@ class _Container(msgspec.Struct):
     name: str
     image: str = ""
     ports: list[_Port] = []
+    args: list[str] = []
 
 
 class _Spec(msgspec.Struct):
@@ -77,6 +87,7 @@ class LabPod:
     """The name of its first container, the only one that is run."""
     image: str
     ports: tuple[_Port, ...]
+    arguments: tuple[str, ...]
     deleting: bool
     grace: float
     """Seconds that it may take to end."""
@@ -94,9 +105,10 @@ class LabPod:
         return Sandbox(self.uid.replace("-", ""), netns, self.namespace, self.name, ports)
 
     @property
-    def listening(self) -> list[str]:
-        """As its program is told: `8080/TCP`."""
-        return [f"{port.containerPort}/{port.protocol}" for port in self.ports]
+    def command_line(self) -> list[str]:
+        """What its program is told: `web 8080/TCP -- ...`."""
+        ports = [f"{port.containerPort}/{port.protocol}" for port in self.ports]
+        return [self.name, *ports, *(["--", *self.arguments] if self.arguments else [])]
 
 
 def _port_mapping(port: _Port) -> dict[str, str | int]:
@@ -136,6 +148,7 @@ def _read_pod(wire: _Pod) -> LabPod | None:
         container=first.name,
         image=first.image,
         ports=tuple(port for port in first.ports if port.protocol in ("TCP", "UDP")),
+        arguments=tuple(text[:MOST_ARGUMENT] for text in first.args[:MOST_ARGUMENTS]),
         deleting=bool(meta.deletionTimestamp),
         grace=min(meta.deletionGracePeriodSeconds, MOST_GRACE),
         over=wire.status.phase in ("Succeeded", "Failed"),

@@ -106,7 +106,7 @@ class Sandboxes:
         """Start it, and return when it says that it serves."""
         pod = found.pod
         program = PROGRAMS[pod.image]
-        argv = [sys.executable, "-I", "-S", str(program), pod.name, *pod.listening]
+        argv = [sys.executable, "-I", "-S", str(program), *pod.command_line]
         log = self._folder / f"{pod.name}-{pod.uid[:4]}.log"
         process = Process(f"pod {pod.name}", found.sandbox.netns, argv, log)
         process.start()

@@ -7,7 +7,16 @@ from ipaddress import ip_address
 
 import pytest
 
-from bgpd.lab.kube_pods import ECHO_IMAGE, MOST_GRACE, LabPod, read_pods, running_status
+from bgpd.lab.kube_pods import (
+    DNS_IMAGE,
+    ECHO_IMAGE,
+    MOST_ARGUMENT,
+    MOST_ARGUMENTS,
+    MOST_GRACE,
+    LabPod,
+    read_pods,
+    running_status,
+)
 
 Json = dict[str, object]
 PORTS = [{"containerPort": 8080, "hostPort": 80}, {"containerPort": 53, "protocol": "UDP"}]
@@ -31,11 +40,19 @@ def read(*pods: object) -> list[LabPod]:
 
 def test_a_pod_is_read_with_its_ports() -> None:
     (pod,) = read(wire())
-    assert pod.listening == ["8080/TCP", "53/UDP"]
+    assert pod.command_line == ["web", "8080/TCP", "53/UDP"]
     sandbox = pod.sandbox("lab-3f9c-node1")
     assert (sandbox.netns, sandbox.container) == ("lab-3f9c-node1-web-abcd", "abcd1")
     assert sandbox.ports == ({"hostPort": 80, "containerPort": 8080, "protocol": "tcp"},)
     assert pod.path == "/api/v1/namespaces/default/pods/web"
+
+
+def test_arguments_are_data_and_few() -> None:
+    container = {"name": "main", "image": DNS_IMAGE, "args": ["x" * 1000, *"y" * 100]}
+    (pod,) = read(wire(spec={"containers": [container]}))
+    name, dashes, *arguments = pod.command_line
+    assert (name, dashes, len(arguments)) == ("web", "--", MOST_ARGUMENTS)
+    assert arguments[0] == "x" * MOST_ARGUMENT
 
 
 def test_two_pods_of_one_name_never_share_a_namespace() -> None:
