@@ -25,6 +25,7 @@ from bgpd.config_file import load, load_host
 from bgpd.config_table import InvalidConfigError
 from bgpd.errors import ConfigError, PodbgpError
 from bgpd.kube.command import KubeWords, kube_from, kube_options
+from bgpd.kube.controller_command import controller
 from bgpd.node.sysctls_command import sysctls
 from bgpd.version import version
 from routes.path import PeerKind
@@ -77,6 +78,9 @@ def main() -> None:
 
 
 main.add_command(sysctls)
+
+
+main.add_command(controller)
 
 
 @main.command()

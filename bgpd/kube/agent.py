@@ -30,7 +30,7 @@ from bgpd.kube.reflector_child import ReflectorChild
 from bgpd.kube.restart import Again, run_and_again
 from bgpd.node.drain import IN_SERVICE
 from routes.next_hop import Resolver
-from routes.prefix import Family
+from routes.prefix import Address, Family
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at what no event tells."""
@@ -141,6 +141,7 @@ class KubeAgent(Follower[Agent]):
             cluster=cluster,
             own=tuple(path.nlri for path in role.config.agent.advertise) or node.pod_cidrs,
             services=tuple(self.services.announcements.announced),
+            neighbours=next_hops(role) if cluster.pods.masquerade else (),
             pools=tuple(
                 nlri for pool in self.services.pools for each in pool.ranges for nlri in prefixes_of(each)
             ),
@@ -171,6 +172,13 @@ class KubeAgent(Follower[Agent]):
             else:
                 self.services.learn_version(version)
                 return
+
+
+def next_hops(role: Agent) -> tuple[Address, ...]:
+    """The addresses that learned routes lead to: those of the other nodes, or of routers."""
+    entries = {id(entry): entry for entry in role.fib.learned.actual.values()}.values()
+    found = {hop.gateway for entry in entries for hop in entry.hops if hop.gateway is not None}
+    return tuple(sorted(found))
 
 
 def is_elected(cluster: BgpCluster, node: Node) -> bool:

@@ -19,7 +19,7 @@ import structlog
 from bgpd.agent import Agent
 from bgpd.errors import KernelError
 from bgpd.kube.client import KubeClient
-from bgpd.kube.custom_values import BgpCluster
+from bgpd.kube.custom_values import BgpCluster, Topology
 from bgpd.kube.errors import KubeError
 from bgpd.kube.node_marks import NodeMarks, is_marked_ready
 from bgpd.kube.objects import Node
@@ -29,7 +29,7 @@ from bgpd.node.errors import HostError
 from bgpd.node.nft import PacketFilter, Rules
 from bgpd.node.readiness import NOT_YET, PeerFacts, Quorum, Readiness, ReadinessFacts, judge
 from bgpd.node.uplink import read_uplink
-from routes.prefix import Prefix, host_prefix
+from routes.prefix import Address, Prefix, host_prefix
 from routes.view import HostWarning
 
 log = structlog.get_logger()
@@ -40,6 +40,8 @@ LOOK_EVERY = 0.5
 """Seconds between two looks while something is missing."""
 LOOK_AGAIN = 5.0
 """The same when all is in place."""
+FILTER_EVERY = 60.0
+"""Seconds after which the packet filter is looked at although nothing new is wanted of it."""
 FAILURES_SHOWN = 5
 
 
@@ -54,6 +56,8 @@ class Wanted:
     services: tuple[Prefix, ...] = ()
     """Service addresses that are announced."""
     pools: tuple[Prefix, ...] = ()
+    neighbours: tuple[Address, ...] = ()
+    """Other nodes, by their addresses, as far as they are known: pods reach them untranslated."""
     leaving: bool = False
 
 
@@ -71,6 +75,7 @@ class Host:
         self._filter = PacketFilter()
         self._wired: PodNetwork | None = None
         self._rules: Rules | None = None
+        self._look_at_filter = 0.0
         self._worker = ThreadPoolExecutor(1, "host")
         self._marking = ThreadPoolExecutor(1, "node marks")
         self._marked = 0.0
@@ -134,16 +139,18 @@ class Host:
     def _apply_filter(self, wanted: Wanted) -> None:
         cluster = wanted.cluster
         inside = (*cluster.pod_cidrs, *cluster.service_cidrs, *wanted.pools)
+        hosts = (*wanted.node.addresses, *wanted.neighbours)
         rules = Rules(
             pod_prefixes=wanted.own,
-            cluster=(*inside, *map(host_prefix, wanted.node.addresses)),
+            cluster=(*inside, *map(host_prefix, hosts)),
             masquerade=cluster.pods.masquerade,
             services=wanted.services,
         )
-        if rules != self._rules:
+        now = time.monotonic()
+        if rules != self._rules or now >= self._look_at_filter:
             if self._filter.apply(rules):
                 log.info("packet filter set", masquerade=rules.masquerade, services=len(rules.services))
-            self._rules = rules
+            self._rules, self._look_at_filter = rules, now + FILTER_EVERY
 
     def _wire(self, wanted: Wanted) -> None:
         pods = wanted.cluster.pods
@@ -169,7 +176,7 @@ class Host:
                     list(fib.blocked().items())[:FAILURES_SHOWN]]  # fmt: skip
         return ReadinessFacts(
             own_prefixes=len(wanted.own),
-            peers=tuple(peer_facts(agent)),
+            peers=tuple(peer_facts(agent)) or missing_peers(wanted.cluster),
             quorum=Quorum(settings.peers.value),
             settle_time=settings.settle_time,
             fib_pending=0 if agent.fib.idle else 1,
@@ -218,3 +225,12 @@ def peer_facts(agent: Agent) -> list[PeerFacts]:
             )
         )
     return found
+
+
+def missing_peers(cluster: BgpCluster) -> tuple[PeerFacts, ...]:
+    """Whom a node without any peer waits for: only a mesh may consist of one node."""
+    who = {
+        Topology.REFLECTOR: "a reflector (BGPCluster.status.reflectors is empty: does the controller run?)",
+        Topology.FABRIC: "a router (no BGPPeer is for this node)",
+    }.get(cluster.topology)
+    return () if who is None else (PeerFacts(who, False, 0.0, False, False, False),)

@@ -46,6 +46,8 @@ MOST_NODES_IN_MESH = 200
 """A mesh of N nodes has N * (N - 1) / 2 sessions: beyond this size the topology is refused."""
 CLIENT_PREFIXES = 1_024
 """The most prefixes of one family that a node may announce: its pods', and its services' addresses."""
+MOST_PATHS = 16
+"""Of one prefix, with ADD-PATH (RFC 7911)."""
 NOTHING = RoutePolicy("podbgp:nothing")
 """What reflectors import from routers unless a BGPPeer names policies.  (No object can have such a name.)"""
 PODS_ONLY = "podbgp:pods-only"
@@ -375,9 +377,13 @@ def reflector_intent(facts: Facts) -> Intent:
 
 
 def _reflector_peers(facts: Facts, speaker: SpeakerConfig, problems: list[Problem]) -> list[PeerConfig]:
-    peers = _fabric_peers(facts, speaker, Speakers.REFLECTORS, problems)
+    """Routers that can take several paths get them, and so spread a service's packets over its nodes."""
+    paths = min(facts.cluster.multipath, MOST_PATHS)
     return [
-        peer if peer.import_policies else replace(peer, import_policies=(NOTHING.name,)) for peer in peers
+        replace(
+            peer, add_paths=paths if paths > 1 else 0, import_policies=peer.import_policies or (NOTHING.name,)
+        )
+        for peer in _fabric_peers(facts, speaker, Speakers.REFLECTORS, problems)
     ]
 
 

@@ -12,11 +12,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+from api.client import Client
 from bgpd.kube.client import Conflict, KubeClient, KubeError, NotFound
 from bgpd.lab import kube_network
 from bgpd.lab.command import LabError
@@ -29,10 +30,11 @@ from bgpd.lab.kube_fabric import Outside
 from bgpd.lab.kube_pods import ECHO_IMAGE
 from bgpd.lab.kube_proxy import KubeProxy
 from bgpd.lab.kube_stand_in import StandInControlPlane
-from bgpd.lab.plan import POD_NETWORKS, Address, Fabric, Node, make_plan
+from bgpd.lab.plan import POD_NETWORKS, Address, Fabric, Network, Node, make_plan
 from bgpd.lab.process import Process, wait_for_socket
 from bgpd.lab.topology import Topology
 from bgpd.lab.workspace import Workspace
+from routes.peer import SessionState
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 NAMESPACE = "podbgp-system"
@@ -302,6 +304,30 @@ class KubeCluster:
         found = self.get(f"/api/v1/namespaces/default/pods/{name}")
         kubelet = self.nodes[str(_dict(found["spec"])["nodeName"])].kubelet
         return kubelet.pod_namespace(name, str(_dict(found["metadata"])["uid"]))
+
+    def pod_prefixes(self, name: str) -> list[Network]:
+        """A Node's podCIDRs."""
+        spec = _dict(self.get(f"/api/v1/nodes/{name}")["spec"])
+        cidrs = spec.get("podCIDRs")
+        return [ip_network(str(each)) for each in cidrs] if isinstance(cidrs, list) else []
+
+    def sessions_complete(self) -> bool:
+        """Whether each agent has a session with every peer, and the table of each."""
+        return all(self._has_everything(node) for node in self.nodes.values() if node.agent.running)
+
+    def _has_everything(self, node: KubeNode) -> bool:
+        wait_for_socket(node.agent, node.socket)
+        with Client(f"unix://{node.socket}") as client:
+            peers = list(client.peers())
+        return bool(peers) and all(
+            peer.state is SessionState.ESTABLISHED and peer.negotiated is not None
+            and set(peer.end_of_rib) >= peer.negotiated.families
+            for peer in peers
+        )  # fmt: skip
+
+    def stop_kubelet(self, name: str) -> None:
+        """The node's kubelet dies; its pods stay."""
+        self.nodes[name].kubelet.process.kill()
 
     def delete_pod(self, name: str) -> None:
         self.api.delete(f"/api/v1/namespaces/default/pods/{name}")

@@ -317,16 +317,15 @@ NEEDED = {
     },
     "podbgp-controller": {
         "nodes": LOOK,
-        "services": LOOK,
+        "services": LOOK | {"get"},
         "services/status": {"patch"},
         "pods": LOOK,
         "coordination.k8s.io/leases": {"get", "create", "update"},
         "events.k8s.io/events": {"create", "patch"},
-        **{f"podbgp.dev/{plural}": LOOK for plural in ("bgpclusters", "bgppeers", "bgppolicies")},
-        **{
-            f"podbgp.dev/{plural}": LOOK
-            for plural in ("bgpadvertisements", "bgpaddresspools", "bgpnodestates")
-        },
+        "secrets": LOOK,
+        **{f"podbgp.dev/{plural}": LOOK | {"get"} for plural in ("bgpclusters", "bgppeers", "bgppolicies")},
+        **{f"podbgp.dev/{plural}": LOOK | {"get"} for plural in ("bgpadvertisements", "bgpaddresspools")},
+        "podbgp.dev/bgpnodestates": LOOK,
         **{f"podbgp.dev/{plural}/status": {"patch"} for plural in ("bgpclusters", "bgppeers", "bgppolicies")},
         **{f"podbgp.dev/{plural}/status": {"patch"} for plural in ("bgpadvertisements", "bgpaddresspools")},
     },
