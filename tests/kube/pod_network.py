@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from ipaddress import ip_address, ip_network
 from types import TracebackType
@@ -121,15 +121,21 @@ class PodNetwork:
         return value
 
     def create_pod(
-        self, name: str, node: str, app: str, *, image: str = ECHO_IMAGE, host_port: int = 0
+        self,
+        name: str,
+        node: str,
+        app: str,
+        *,
+        image: str = ECHO_IMAGE,
+        arguments: Sequence[str] = (),
+        host_port: int = 0,
     ) -> None:
+        """On TCP 8080 and UDP 5353."""
         ports: list[Json] = [{"containerPort": 8080}, {"containerPort": 5353, "protocol": "UDP"}]
         if host_port:
             ports[0]["hostPort"] = host_port
-        spec = {
-            "nodeSelector": {"kubernetes.io/hostname": node},
-            "containers": [{"name": "main", "image": image, "ports": ports}],
-        }
+        container = {"name": "main", "image": image, "args": list(arguments), "ports": ports}
+        spec = {"nodeSelector": {"kubernetes.io/hostname": node}, "containers": [container]}
         meta = {"name": name, "labels": {"app": app}}
         self.api.create(PODS, {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import socket
 from collections.abc import Iterator
-from http.client import HTTPResponse
+from functools import partial
 from ipaddress import ip_address
 
 import pytest
 
 from bgpd.lab import netns
-from bgpd.lab.kube_ask import Reply, ask
+from bgpd.lab.kube_ask import Reply, ask, look_up
+from bgpd.lab.kube_pods import DNS_IMAGE, INGRESS_IMAGE
 from bgpd.lab.plan import Address
 from tests.kube.pod_network import PODS, SERVICES, Json, PodNetwork, eventually
 
@@ -88,15 +87,32 @@ def test_a_node_port_of_either_node_leads_to_the_pod(network: PodNetwork, servic
         assert reply.pod == "web"
 
 
-def test_a_pod_answers_web_clients_too(network: PodNetwork) -> None:
-    address = network.pod_addresses("web")[1]
-    with netns.open_socket(network.nodes[0].namespace, socket.AF_INET6, socket.SOCK_STREAM) as sock:
-        sock.settimeout(5.0)
-        sock.connect((str(address), 8080))
-        sock.sendall(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
-        with HTTPResponse(sock) as answer:
-            answer.begin()
-            assert (answer.status, json.load(answer)["pod"]) == (200, "web")
+def test_a_pod_looks_a_service_up_at_the_clusters_dns(network: PodNetwork, service: Json) -> None:
+    addresses = service["clusterIPs"]
+    assert isinstance(addresses, list)
+    zone = [f"web.default.svc={address}" for address in addresses]
+    network.create_pod("dns", "node2", "dns", image=DNS_IMAGE, arguments=zone)
+    spec = network.create_service("dns", "dns")["spec"]
+    assert isinstance(spec, dict)
+    network.pod_addresses("dns")
+    client = network.pod_namespace("client")
+    for server, version in ((spec["clusterIPs"][0], 6), (spec["clusterIPs"][1], 4)):
+        ask_it = partial(look_up, client, ip_address(server), "web.default.svc", version, timeout=0.5)
+        found = eventually(ask_it, f"answer of the DNS server at {server}")
+        assert [str(each) for each in found] == [
+            each for each in addresses if (":" in each) == (version == 6)
+        ]
+    network.delete_pod("dns", wait=False)
+
+
+def test_a_proxy_in_a_pod_tells_the_service_who_the_client_is(network: PodNetwork, service: Json) -> None:
+    addresses = service["clusterIPs"]
+    assert isinstance(addresses, list)
+    network.create_pod("proxy", "node1", "proxy", image=INGRESS_IMAGE, arguments=[f"{addresses[0]}:80"])
+    proxy = network.pod_addresses("proxy")
+    reply = answer(network.nodes[0].namespace, proxy[0], 8080, "HTTP")
+    assert (reply.pod, reply.seen, reply.forwarded_for) == ("web", proxy[0], str(reply.own))
+    network.delete_pod("proxy", wait=False)
 
 
 def test_a_host_port_leads_to_the_pod_with_the_clients_address(network: PodNetwork) -> None:
