@@ -123,8 +123,9 @@ class KubeClient:
 
     def sibling(self) -> KubeClient:
         """The same API server over connections of its own, which `close` ends alone."""
+        transport = _transport(self._configuration, self.server)
         return KubeClient(
-            RESTClientObject(self._configuration), self._configuration, self.server,
+            transport, self._configuration, self.server,
             timeout=self._timeout, max_response=self._max_response, max_line=self._max_line,
         )  # fmt: skip
 
@@ -163,7 +164,7 @@ class KubeClient:
         # The package's token refresh sets configuration.host back, so the address is kept here.
         address = server if server is not None else str(configuration.host)
         try:
-            transport = RESTClientObject(configuration)
+            transport = _transport(configuration, address)
         except (OSError, ValueError, urllib3.exceptions.HTTPError) as error:
             raise ConfigError(
                 f"API server {address}: TLS or proxy settings are not valid: {error}"
@@ -394,6 +395,12 @@ class KubeClient:
             wait = status.details.retry
         reason = status.reason or (answer.reason or "")
         return error_for(answer.status, reason, status.message[:1000], where=path, retry_after=wait)
+
+
+def _transport(configuration: Configuration, server: str) -> RESTClientObject:
+    """Connections to `server`; $NO_PROXY is for the address that is really used."""
+    configuration.host = server
+    return RESTClientObject(configuration)
 
 
 def _below(path: str, subresource: str) -> str:

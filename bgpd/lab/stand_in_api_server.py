@@ -40,11 +40,14 @@ class StandInApiServer:
         port: int = 0,
         pod_cidrs: tuple[str, ...] = (),
         service_cidr: str = "10.96.0.0/16",
+        collect_garbage: bool = False,
         bookmark_every: float = 60.0,
         check: Check | None = None,
     ) -> None:
         self.host, self.port = host, port
-        self.store = Store(pod_cidrs=pod_cidrs, service_cidr=service_cidr, check=check)
+        self.store = Store(
+            pod_cidrs=pod_cidrs, service_cidr=service_cidr, collect_garbage=collect_garbage, check=check
+        )
         self.faults, self.load = Faults(), Load()
         self._api = Api(self.store, self.faults, self.load, bookmark_every=bookmark_every)
         self._loop = asyncio.new_event_loop()
@@ -208,13 +211,19 @@ def kubeconfig_for(url: str) -> Json:
 @click.option("--listen", default="127.0.0.1:8001", show_default=True, help="HOST:PORT")
 @click.option("--pod-cidrs", default="", help="Give Nodes podCIDRs out of these ranges, as nodeipam does.")
 @click.option("--service-cidr", default="10.96.0.0/16", show_default=True)
+@click.option("--collect-garbage", is_flag=True, help="Delete what has lost its owner, as controllers do.")
 @click.option("--kubeconfig", type=click.Path(path_type=Path), help="Write a kubeconfig to this file.")
-def main(listen: str, pod_cidrs: str, service_cidr: str, kubeconfig: Path | None) -> None:
+def main(
+    listen: str, pod_cidrs: str, service_cidr: str, kubeconfig: Path | None, *, collect_garbage: bool
+) -> None:
     """Serve the Kubernetes API from memory: a stand-in for labs and tests, without authentication."""
     host, _, port = listen.rpartition(":")
-    ranges = tuple(filter(None, pod_cidrs.split(",")))
     server = StandInApiServer(
-        host=host.strip("[]"), port=int(port), pod_cidrs=ranges, service_cidr=service_cidr
+        host=host.strip("[]"),
+        port=int(port),
+        pod_cidrs=tuple(filter(None, pod_cidrs.split(","))),
+        service_cidr=service_cidr,
+        collect_garbage=collect_garbage,
     )
     with server:
         if kubeconfig is not None:

@@ -29,9 +29,14 @@ def child(value: object, *path: str) -> Json:
     return value if isinstance(value, dict) else {}
 
 
+def at_path(value: object, *path: str) -> object:
+    """Whatever is at a path; None where nothing is."""
+    return child(value, *path[:-1]).get(path[-1])
+
+
 def text(value: object, *path: str) -> str:
     """The string at a path, or an empty one."""
-    found = child(value, *path[:-1]).get(path[-1])
+    found = at_path(value, *path)
     return found if isinstance(found, str) else ""
 
 

@@ -11,16 +11,16 @@ import base64
 import binascii
 import bisect
 import copy
-import ipaddress
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import msgspec
 
+from bgpd.lab.stand_in_api_server_allocations import Allocations
 from bgpd.lab.stand_in_api_server_json import Json, PatchError, child, json_patched, merged, strategic, text
 from bgpd.lab.stand_in_api_server_kinds import KINDS, Kind, Wants, defined_kind, fields_of, problem_with
 from bgpd.lab.stand_in_api_server_schema import completed, problem_in
@@ -49,6 +49,7 @@ class Stored:
     labels: dict[str, str]
     fields: dict[str, str]
     prefix: int
+    owners: tuple[str, ...] = ()
 
     @property
     def item(self) -> bytes:
@@ -97,6 +98,7 @@ class Store:
         *,
         pod_cidrs: tuple[str, ...] = (),
         service_cidr: str = "10.96.0.0/16",
+        collect_garbage: bool = False,
         check: Check | None = None,
     ) -> None:
         self.lock = threading.RLock()
@@ -104,14 +106,11 @@ class Store:
         self.compacted = 0
         self.kinds = {(kind.group, kind.version, kind.plural): kind for kind in KINDS}
         self.on_change: Callable[[], None] = lambda: None
-        self._check = check
+        self._check, self._collects = check, collect_garbage
         self._schemas: dict[Kind, Json] = {}
         self._tables: dict[Kind, _Table] = {}
         self._snapshots: OrderedDict[str, tuple[int, list[Stored]]] = OrderedDict()
-        self._pod_ranges = tuple(_subnets(cidr) for cidr in pod_cidrs)
-        self._returned: list[list[str]] = []
-        self._service_addresses = ipaddress.ip_network(service_cidr).hosts()
-        self._node_ports = iter(range(30000, 32768))
+        self._allocations = Allocations(pod_cidrs, service_cidr)
         for name in ("default", "kube-system", "podbgp-system"):
             self.create(self.kind_named("Namespace"), "", {"metadata": {"name": name}})
 
@@ -191,7 +190,7 @@ class Store:
             stored = self._store(kind, key, value, dry=dry)
             if kind.kind == "CustomResourceDefinition" and not dry:
                 self._define(value)
-            if kind.kind == "Node" and self._pod_ranges and not text(value, "spec", "podCIDR") and not dry:
+            if kind.kind == "Node" and not text(value, "spec", "podCIDR") and not dry:
                 self._give_pod_cidrs(kind, key)
             return stored
 
@@ -356,10 +355,18 @@ class Store:
         if not dry:
             table = self._table(kind)
             del table.objects[before.key]
-            if kind.kind == "Node" and self._pod_ranges and (cidrs := _pod_cidrs(before.value())):
-                self._returned.append(cidrs)
+            if kind.kind == "Node":
+                self._allocations.give_back(_pod_cidrs(before.value()))
             self._record(table, Change(gone.revision, None, before, gone))
+            if self._collects:
+                self._remove_owned(text(gone.value(), "metadata", "uid"))
         return gone
+
+    def _remove_owned(self, uid: str) -> None:
+        """As kube-controller-manager's garbage collector does with what has lost its owner."""
+        for kind, table in list(self._tables.items()):
+            for stored in [one for one in table.objects.values() if one.owners == (uid,)]:
+                self._remove(kind, stored, dry=False)
 
     def _record(self, table: _Table, change: Change) -> None:
         self.revision = change.revision
@@ -386,34 +393,13 @@ class Store:
             value.update(whole)
         if kind.kind == "Pod":
             value.setdefault("status", {"phase": "Pending"})
-        if kind.kind != "Service":
-            return
-        spec = child(value, "spec")
-        kind_of_service = spec.setdefault("type", "ClusterIP")
-        spec.setdefault("sessionAffinity", "None")
-        if kind_of_service == "ExternalName":
-            return
-        if not text(spec, "clusterIP"):
-            spec["clusterIP"] = str(next(self._service_addresses))
-        address = text(spec, "clusterIP")
-        spec.setdefault("clusterIPs", [address])
-        spec.setdefault("ipFamilies", ["IPv6" if ":" in address else "IPv4"])
-        spec.setdefault("ipFamilyPolicy", "SingleStack")
-        spec.setdefault("internalTrafficPolicy", "Cluster")
-        ports = spec.get("ports")
-        for port in ports if isinstance(ports, list) else []:
-            if isinstance(port, dict):
-                port.setdefault("protocol", "TCP")
-                port.setdefault("targetPort", port.get("port"))
-                if kind_of_service in ("NodePort", "LoadBalancer") and not port.get("nodePort"):
-                    port["nodePort"] = next(self._node_ports)
-        if kind_of_service in ("NodePort", "LoadBalancer"):
-            spec.setdefault("externalTrafficPolicy", "Cluster")
+        if kind.kind == "Service":
+            self._allocations.complete_service(child(value, "spec"))
 
     def _give_pod_cidrs(self, kind: Kind, key: Key) -> None:
         """As kube-controller-manager's nodeipam does: a /24 (IPv6: a /64) of each range, in a second step."""
-        cidrs = self._returned.pop(0) if self._returned else [next(cidr, "") for cidr in self._pod_ranges]
-        if "" in cidrs:
+        cidrs = self._allocations.pod_cidrs()
+        if not cidrs:
             return  # nodeipam reports CIDRNotAvailable and leaves the Node as it is
         value = self.get(kind, *key).value()
         value["spec"] = {**child(value, "spec"), "podCIDR": cidrs[0], "podCIDRs": cidrs}
@@ -434,7 +420,10 @@ def _stored(kind: Kind, key: Key, value: Json, revision: int) -> Stored:
     whole = {"kind": kind.kind, "apiVersion": kind.api_version, **rest}
     prefix = msgspec.json.encode({"kind": kind.kind, "apiVersion": kind.api_version})
     labels = {name: str(text) for name, text in child(metadata, "labels").items()}
-    return Stored(key, revision, msgspec.json.encode(whole), labels, fields_of(kind, value), len(prefix))
+    found = metadata.get("ownerReferences")
+    owners = tuple(text(owner, "uid") for owner in found) if isinstance(found, list) else ()
+    data = msgspec.json.encode(whole)
+    return Stored(key, revision, data, labels, fields_of(kind, value), len(prefix), owners)
 
 
 def _spec(value: Json) -> Json:
@@ -444,12 +433,6 @@ def _spec(value: Json) -> Json:
 def _pod_cidrs(node: Json) -> list[str]:
     found = child(node, "spec").get("podCIDRs")
     return [str(cidr) for cidr in found] if isinstance(found, list) else []
-
-
-def _subnets(cidr: str) -> Iterator[str]:
-    pods = ipaddress.ip_network(cidr)
-    for subnet in pods.subnets(new_prefix=24 if pods.version == 4 else 64):
-        yield str(subnet)
 
 
 def _now() -> str:
