@@ -74,6 +74,11 @@ def allocate(
     return Allocator(pools, known, kept_out).first
 
 
+def _passes(problem: PoolProblem) -> bool:
+    """Whether waiting may help; what somebody has to mend is said first."""
+    return problem.reason in {Trouble.EXHAUSTED, Trouble.TAKEN}
+
+
 _Meaning = tuple[tuple[object, ...], tuple[Prefix, ...], tuple[Address, ...]]
 
 
@@ -279,7 +284,7 @@ class Allocator:
         problems = [each.problem for each in found.values() if each.problem is not None]
         if not tenant.demand.all_families and wanted:
             problems = [each for each in problems if each.reason is not Trouble.NO_POOL or tenant.demand.pool]
-        problem = problems[0] if problems else None
+        problem = min(problems, key=_passes, default=None)
         if problem != tenant.problem:
             tenant.problem = self._news["Service", *tenant.key] = problem
         self._wait(tenant, tuple(trigger for each in found.values() for trigger in each.waits_for))
@@ -323,16 +328,16 @@ class Allocator:
         return _Found(held, about_service(tenant.key, Trouble.EXHAUSTED, text), tuple(waits_for))
 
     def _fits(self, held: Address, pool: str) -> bool:
-        """Whether an address is of the pool that its Service names, or it names none."""
+        """Whether an address is of no other pool than the one that its Service names, if it names one."""
         space = self._ledger.space_of(held)
-        return not pool or (space is not None and space.name == pool)
+        return not pool or space is None or space.name == pool
 
     def _outside(self, tenant: Tenant, held: Address) -> PoolProblem | None:
         if self._ledger.space_of(held) is not None:
             return None
         text = (
             f"{format_address(held)} is in no usable BGPAddressPool any more: the Service keeps it, and no"
-            " node announces it; put it back into a pool, or have the Service ask for another one"
+            " node announces it; put it back into a pool, or have the Service ask for another address"
         )
         return about_service(tenant.key, Trouble.OUTSIDE, text)
 
