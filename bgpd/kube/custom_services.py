@@ -76,7 +76,7 @@ def decode_pool(raw: bytes) -> BgpAddressPool:
             status.observed_generation,
             status.conditions,
             int(inner.one("total", form.status.total, _DIGITS)),
-            inner.one("allocated", form.status.allocated, values.integer(0, shared.MOST_COUNTED)),
+            inner.one("allocated", form.status.allocated, shared.COUNT),
         ),
     )
 

@@ -34,7 +34,13 @@ _MOST_VALUES = 64
 _MOST_CONDITIONS = 16
 _MOST_NAMESPACES = 64
 _LONGEST_COMMUNITY = 32
-_REASON = r"[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?"
+
+COUNT = values.integer(0, MOST_COUNTED)
+_FAMILY = values.choice(*FAMILIES)
+_CONDITION = fields.matching(fields.LABEL_KEY, 316, "a condition's type")
+_TRUTH = values.choice("True", "False", "Unknown")
+_REASON = fields.matching("[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?", 1024, "one word")
+_MESSAGE = fields.text(32768)
 
 
 class _Named(wire.Wire):
@@ -79,7 +85,7 @@ def enum_of(members: type[E]) -> Parse[E]:
 
 
 def family(value: object) -> Family:
-    return FAMILIES[values.choice(*FAMILIES)(value)]
+    return FAMILIES[_FAMILY(value)]
 
 
 def community(value: object) -> Community:
@@ -155,7 +161,7 @@ def scope_of(at: Place, selector: wire.Selector | None, namespaces: list[str] | 
 def status_of(at: Place, status: wire.Status) -> Status:
     inner = Place(at.kind, at.name, "status")
     return Status(
-        inner.one("observedGeneration", status.observed_generation, values.integer(0, MOST_COUNTED)),
+        inner.one("observedGeneration", status.observed_generation, COUNT),
         conditions_of(inner, status.conditions),
     )
 
@@ -171,10 +177,10 @@ def conditions_of(at: Place, written: list[wire.Condition]) -> tuple[Condition, 
 
 def _condition(at: Place, written: wire.Condition) -> Condition:
     return Condition(
-        at.one("type", written.type, fields.matching(fields.LABEL_KEY, 316, "a condition's type")),
-        at.one("status", written.status, values.choice("True", "False", "Unknown")),
-        at.one("reason", written.reason, fields.matching(_REASON, 1024, "one word")),
-        at.one("message", written.message, fields.text(32768)),
+        at.one("type", written.type, _CONDITION),
+        at.one("status", written.status, _TRUTH),
+        at.one("reason", written.reason, _REASON),
+        at.one("message", written.message, _MESSAGE),
         at.one("lastTransitionTime", written.last_transition_time, fields.moment),
-        at.one("observedGeneration", written.observed_generation, values.integer(0, MOST_COUNTED)),
+        at.one("observedGeneration", written.observed_generation, COUNT),
     )

@@ -23,7 +23,8 @@ LONGEST_RULE = 128
 
 _MOST_ADDRESSES = 16
 _MOST_PREFIXES = 8
-_COUNT = values.integer(0, shared.MOST_COUNTED)
+_STATE = values.choice(*STATES)
+_VERSION, _RULE, _TEXT = fields.text(64), fields.text(LONGEST_RULE), fields.text(LONGEST_TEXT)
 _PEER = fields.text(63, 1)
 
 
@@ -99,13 +100,13 @@ def decode_node_state(raw: bytes) -> BgpNodeState:
         asn=at.maybe("asn", status.asn, values.asn),
         addresses=at.each("addresses", status.addresses, fields.address, _MOST_ADDRESSES),
         pod_cidrs=at.each("podCIDRs", status.pod_cidrs, fields.prefix, _MOST_PREFIXES),
-        version=at.one("version", status.version, fields.text(64)),
+        version=at.one("version", status.version, _VERSION),
         sessions=_sessions(at, status.sessions),
         routes=_routes(at.inside("routes"), status.routes),
         refusals=_refusals(at, status.refusals),
         drift=Drift(
-            at.one("drift.repaired", status.drift.repaired, _COUNT),
-            at.one("drift.foreign", status.drift.foreign, _COUNT),
+            at.one("drift.repaired", status.drift.repaired, shared.COUNT),
+            at.one("drift.foreign", status.drift.foreign, shared.COUNT),
         ),
         conditions=shared.conditions_of(at, status.conditions),
     )
@@ -121,23 +122,23 @@ def _session(at: Place, written: wire.Session) -> SessionState:
     return SessionState(
         peer=at.one("peer", written.peer, _PEER),
         asn=at.one("asn", written.asn, values.asn),
-        state=at.one("state", written.state, values.choice(*STATES)),
+        state=at.one("state", written.state, _STATE),
         since=at.maybe("since", written.since, fields.moment),
         families=at.each("families", written.families, shared.family, len(shared.FAMILIES)),
-        received=at.one("received", written.received, _COUNT),
-        advertised=at.one("advertised", written.advertised, _COUNT),
-        reason=at.one("reason", written.reason, fields.text(LONGEST_TEXT)),
+        received=at.one("received", written.received, shared.COUNT),
+        advertised=at.one("advertised", written.advertised, shared.COUNT),
+        reason=at.one("reason", written.reason, _TEXT),
     )
 
 
 def _routes(at: Place, written: wire.Routes) -> RouteCounts:
     return RouteCounts(
-        received=at.one("received", written.received, _COUNT),
-        accepted=at.one("accepted", written.accepted, _COUNT),
-        refused=at.one("refused", written.refused, _COUNT),
-        installed=at.one("installed", written.installed, _COUNT),
-        failed=at.one("failed", written.failed, _COUNT),
-        held=at.one("held", written.held, _COUNT),
+        received=at.one("received", written.received, shared.COUNT),
+        accepted=at.one("accepted", written.accepted, shared.COUNT),
+        refused=at.one("refused", written.refused, shared.COUNT),
+        installed=at.one("installed", written.installed, shared.COUNT),
+        failed=at.one("failed", written.failed, shared.COUNT),
+        held=at.one("held", written.held, shared.COUNT),
     )
 
 
@@ -149,7 +150,7 @@ def _refusals(at: Place, written: list[wire.Refusal]) -> tuple[RefusedPath, ...]
 def _refusal(at: Place, written: wire.Refusal) -> RefusedPath:
     return RefusedPath(
         at.one("peer", written.peer, _PEER),
-        at.one("rule", written.rule, fields.text(LONGEST_RULE)),
+        at.one("rule", written.rule, _RULE),
         at.one("prefix", written.prefix, fields.prefix),
-        at.one("text", written.text, fields.text(LONGEST_TEXT)),
+        at.one("text", written.text, _TEXT),
     )

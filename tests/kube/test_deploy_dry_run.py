@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -25,6 +26,7 @@ from bgpd.lab.control_plane import ControlPlane
 from tests.fakes import crd_server
 from tests.fakes.crd_server import Json, Schema
 from tests.kube.api_servers import eventually
+from tests.unit.test_deploy import NEEDED
 
 ROOT = Path(__file__).parents[2]
 CRD_FILES = sorted((ROOT / "deploy/crds").glob("bgp*.yaml"))
@@ -104,6 +106,57 @@ def test_everything_that_deploy_installs_is_accepted(server: KubeClient) -> None
                 faults.append(f"{manifest['kind']} {name}: {error}")
     assert faults == []
     assert unserved <= UNSERVED
+
+
+RIGHTS = [found for found in MANIFESTS if "Role" in str(found["kind"]) or found["kind"] == "ServiceAccount"]
+REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+FORBIDDEN = {
+    "secrets": ("list", "kube-system"),
+    "nodes": ("delete", ""),
+    "services": ("update", "default"),
+    "pods": ("delete", DEFAULT_NAMESPACE),
+    "rbac.authorization.k8s.io/clusterroles": ("escalate", ""),
+    "podbgp.dev/bgpclusters": ("patch", ""),
+}
+"""What no account of ours may do, and where."""
+
+
+@pytest.fixture
+def granted(server: KubeClient) -> Iterator[KubeClient]:
+    """With our roles and accounts, for real."""
+    made = []
+    try:
+        for manifest in RIGHTS:
+            path = _path(server, manifest)
+            assert path is not None
+            server.create(path, manifest)
+            made.append(f"{path}/{cast(Schema, manifest['metadata'])['name']}")
+        yield server
+    finally:
+        for path in made:
+            server.delete(path)
+
+
+@pytest.mark.parametrize("account", NEEDED)
+def test_accounts_may_do_what_their_code_does(granted: KubeClient, account: str) -> None:
+    def may(resource: str, verb: str, namespace: str) -> bool:
+        name, part = resource.removesuffix("/status"), "status" if resource.endswith("/status") else ""
+        group, _, kind = name.rpartition("/")
+        asked = {"group": group, "resource": kind, "subresource": part, "verb": verb, "namespace": namespace}
+        if kind == "leases" and verb != "create":
+            asked["name"] = account
+        spec = {"user": f"system:serviceaccount:{DEFAULT_NAMESPACE}:{account}", "resourceAttributes": asked}
+        answer = load(granted.create(REVIEWS, {"spec": spec}))
+        return bool(cast(Schema, answer["status"])["allowed"])
+
+    for resource, verbs in NEEDED[account].items():
+        namespace = DEFAULT_NAMESPACE if resource in ("secrets", "coordination.k8s.io/leases") else ""
+        if account == "podbgp-controller" and resource == "pods":
+            namespace = DEFAULT_NAMESPACE
+        for verb in verbs:
+            assert eventually(partial(may, resource, verb, namespace)), (resource, verb)
+    for resource, (verb, namespace) in FORBIDDEN.items():
+        assert not may(resource, verb, namespace), (resource, verb)
 
 
 @pytest.mark.parametrize("plural", CRDS)
