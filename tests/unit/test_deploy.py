@@ -289,6 +289,7 @@ def rights(account: str) -> dict[str, set[str]]:
 
 
 LOOK = {"list", "watch"}
+WRITTEN = ("bgpclusters", "bgppeers", "bgppolicies", "bgpadvertisements", "bgpaddresspools")
 NEEDED = {
     # tables.py, agent.py, reflector.py (an elected one runs beside the agent), node_marks.py, node_state.py,
     # services and drain.
@@ -315,19 +316,18 @@ NEEDED = {
         "podbgp.dev/bgppolicies": LOOK,
         "podbgp.dev/bgpaddresspools": LOOK,
     },
+    # status_writer.py reads each object right before it writes the status.
     "podbgp-controller": {
         "nodes": LOOK,
         "services": LOOK | {"get"},
         "services/status": {"patch"},
         "pods": LOOK,
+        "secrets": LOOK,
         "coordination.k8s.io/leases": {"get", "create", "update"},
         "events.k8s.io/events": {"create", "patch"},
-        "secrets": LOOK,
-        **{f"podbgp.dev/{plural}": LOOK | {"get"} for plural in ("bgpclusters", "bgppeers", "bgppolicies")},
-        **{f"podbgp.dev/{plural}": LOOK | {"get"} for plural in ("bgpadvertisements", "bgpaddresspools")},
         "podbgp.dev/bgpnodestates": LOOK,
-        **{f"podbgp.dev/{plural}/status": {"patch"} for plural in ("bgpclusters", "bgppeers", "bgppolicies")},
-        **{f"podbgp.dev/{plural}/status": {"patch"} for plural in ("bgpadvertisements", "bgpaddresspools")},
+        **{f"podbgp.dev/{plural}": LOOK | {"get"} for plural in WRITTEN},
+        **{f"podbgp.dev/{plural}/status": {"patch"} for plural in WRITTEN},
     },
 }
 
