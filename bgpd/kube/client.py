@@ -79,7 +79,7 @@ class _Answer(Protocol):
     status: int
     reason: str | None
     headers: Mapping[str, str]
-    connection: HTTPConnection
+    connection: HTTPConnection | None
 
     def read1(self, amt: int) -> bytes: ...
 
@@ -237,7 +237,9 @@ class KubeClient:
         """
         asked: dict[str, str | int | bool] = {**(query or {}), "watch": True, "timeoutSeconds": int(timeout)}
         answer = self._open("GET", path, asked, read=self._timeout)
-        answer.connection.sock.settimeout(min(idle, timeout + 15.0))
+        sock = answer.connection.sock if answer.connection is not None else None
+        if sock is not None:  # not known of an answer that ends its connection: the shorter timeout stays
+            sock.settimeout(min(idle, timeout + 15.0))
         rest = b""
         try:
             yield []

@@ -242,6 +242,14 @@ def test_a_watch_that_is_cut_is_an_error_and_keeps_its_lines(
         next(lines)
 
 
+def test_a_watch_through_a_proxy_that_closes_its_connections(tmp_path: Path) -> None:
+    event = b'{"type":"ADDED"}\n'
+    with rude_server(lambda connection: connection.sendall(ok(event, "Connection: close"))) as (url, _):
+        client = KubeClient.load(kubeconfig(tmp_path, url), timeout=1.0)
+        assert list(client.watch(NODES, timeout=30)) == [event.strip()]
+        client.close()
+
+
 def test_a_quiet_watch_ends_after_its_idle_time(client: KubeClient) -> None:
     with pytest.raises(Unavailable, match="Timeout"):
         list(client.watch(NODES, {"resourceVersion": "1"}, timeout=30, idle=0.2))
