@@ -409,6 +409,20 @@ def test_a_stream_of_nonsense_changes_nothing(
     assert listener.comes_to(a="192.0.2.11", b="192.0.2.2")
 
 
+def test_an_event_that_can_not_be_read_is_got_past(listener: Listener, server: StandInApiServer) -> None:
+    """One that is too long, say, comes again with each watch from the version before it; a list does not."""
+    before = server.store.revision
+    move(server, "a", "192.0.2.11")
+    assert listener.comes_to(a="192.0.2.11", b="192.0.2.2")
+    here = f"resourceVersion={server.store.revision}&"
+    server.faults.answer_next(Instead(body=b"x", endless=True), count=1000, matching=here)
+    server.cut_streams()
+    assert listener.says("EndlessLine")
+    move(server, "b", "192.0.2.12")
+    assert listener.comes_to(a="192.0.2.11", b="192.0.2.12")
+    assert server.store.revision == before + 2
+
+
 def test_a_malformed_object_is_reported_and_its_last_good_value_stays(
     listener: Listener, server: StandInApiServer
 ) -> None:
