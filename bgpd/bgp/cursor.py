@@ -131,6 +131,16 @@ class Cursor(Generic[K]):
         """Messages for this client alone that wait for it."""
         return len(self._directed)
 
+    def succeed(self, before: Cursor[K]) -> None:
+        """Take the place of a cursor of another log: what was to be said at its end is said at the end here.
+
+        The rest of a started message stays with the other one, whose owner has it sent first.
+        """
+        self.messages, self.bytes_past = before.place[1:]
+        for each in before._directed:
+            if each.mark:
+                self.at_end(each.data, lasting=each.lasting)
+
     def direct(self, message: Directed) -> None:
         """Have a message for this client alone sent at its place; places never go back."""
         self.stand_alone()
@@ -225,6 +235,21 @@ class Cursor(Generic[K]):
             if not isinstance(part, Directed)
             for message in part.segment.messages[part.first : part.last]
         }
+
+    def planned_without(self, source: SourceId) -> tuple[list[memoryview], int]:
+        """The last `next_slices` without the messages of a source, and how many those are."""
+        views: list[memoryview] = []
+        left_out = 0
+        for part in self._plan:
+            if isinstance(part, Directed):
+                continue
+            segment, first, last = part.segment, part.first, part.last
+            all_own = segment.of_source.get(source, [])
+            own = all_own[bisect_left(all_own, first) : bisect_left(all_own, last)]
+            left_out += len(own)
+            runs = segment.runs(first, last, own)
+            views += [segment.view[segment.start(begin) : segment.ends[end - 1]] for begin, end in runs]
+        return views, left_out
 
     def follow(self, lead: Cursor[K], size: int) -> None:
         """`size` bytes of what another cursor at this place has planned were taken by this one."""

@@ -2,8 +2,8 @@
 
 Most changes find most clients here, and then one change costs one write a client and nothing beside it: no
 place to look up, none to move, no condition to ask again.  Who can't be treated like the others reads alone,
-by its own cursor (`fanout.py`): a source of what is written, a client with something of its own to be sent,
-and whoever did not take all of a write.  It is admitted again once it has everything.
+by its own cursor: a client with something of its own to be sent, and whoever did not take all of a write.
+It is admitted again once it has everything.
 
 Writes are direct, past what a transport has queued, which is right between messages alone: so only a client
 of which no message is started may be here.  What is being written stays valid whatever is committed
@@ -13,6 +13,7 @@ meanwhile, because a newer message always follows what it supersedes.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
 
 from bgpd.bgp.cursor import Cursor
@@ -71,10 +72,12 @@ class Front(Generic[K, R]):
     def admit(self, cursor: Cursor[K], send: Send, reader: R) -> bool:
         """Take in a cursor that has everything, if those who are here have, too."""
         lead = self._lead
+        if self._data or not cursor.caught_up:
+            return False
         if not self._cursors:
             lead.seq = self._log.next_seq
             self._log.apart[NOBODY] = lead
-        if self._data or not lead.caught_up or not cursor.caught_up:
+        if not lead.caught_up:
             return False
         cursor.front, cursor.slot = self, len(self._cursors)
         cursor.messages -= lead.messages
@@ -102,19 +105,19 @@ class Front(Generic[K, R]):
         self._alone[self._readers[slot]] = None
         if slot < self._at:  # those who have been written to stay in front of the others
             self._at -= 1
-            self._move(self._at, slot)
+            self._swap(slot, self._at)
             slot = self._at
-        self._move(len(self._cursors) - 1, slot)
+        self._swap(slot, len(self._cursors) - 1)
         for entries in (self._cursors, self._sends, self._readers):
             entries.pop()
         if not self._cursors:
             self._log.apart.pop(NOBODY, None)
 
-    def _move(self, old: int, new: int) -> None:
-        if old != new:
-            self._cursors[new], self._sends[new] = self._cursors[old], self._sends[old]
-            self._readers[new] = self._readers[old]
-            self._cursors[new].slot = new
+    def _swap(self, a: int, b: int) -> None:
+        self._cursors[a], self._cursors[b] = self._cursors[b], self._cursors[a]
+        self._sends[a], self._sends[b] = self._sends[b], self._sends[a]
+        self._readers[a], self._readers[b] = self._readers[b], self._readers[a]
+        self._cursors[a].slot, self._cursors[b].slot = a, b
 
     # -- writing ----------------------------------------------------------------------------------
 
@@ -130,14 +133,38 @@ class Front(Generic[K, R]):
             self._data, self._at = b"", 0
 
     def _begin(self) -> None:
-        """Plan one write; the sources of what is in it read alone."""
+        """Plan one write; the sources of what is in it need another, and many of them read alone."""
         buffers = self._lead.next_slices(MOST)
-        for source in self._lead.planned_sources():
-            cursor = self._log.cursors.get(source)
-            if cursor is not None and cursor.front is self:
-                self.leave(cursor)
         self._data = buffers[0] if len(buffers) == 1 else b"".join(buffers)
-        self._at = 0 if buffers else len(self._sends)
+        found = (self._log.cursors.get(source) for source in self._lead.planned_sources())
+        sources = [cursor for cursor in found if cursor is not None and cursor.front is self]
+        for cursor in sources:
+            if len(sources) > STEP or not self._write_source(cursor):
+                self.leave(cursor)
+        if not buffers:
+            self._at = len(self._sends)
+
+    def _write_source(self, cursor: Cursor[K]) -> bool:
+        """Write what is new but the source's own; False when it reads alone, from where it stood."""
+        parts, own = self._lead.planned_without(cursor.source)
+        data = b"".join(parts)
+        taken = 0
+        if data:
+            with suppress(OSError):  # as in `_step`
+                taken = self._sends[cursor.slot](data)
+        if taken < len(data):
+            reader = self._readers[cursor.slot]
+            self.leave(cursor)
+            cursor.next_slices(MOST)
+            cursor.sent(taken)
+            cursor.bytes_past += taken
+            reader.fell_behind()
+            return True
+        cursor.messages -= own
+        cursor.bytes_past -= len(self._data) - taken
+        self._swap(cursor.slot, self._at)
+        self._at += 1
+        return True
 
     def _step(self) -> int:
         """The inner loop of a reflector: nothing but the writes."""

@@ -70,19 +70,45 @@ class Group:
         return sum(self.front.write())
 
 
-def test_everybody_but_the_source_is_written_to_at_once_and_the_source_comes_back() -> None:
+def test_a_source_gets_everything_but_its_own() -> None:
     group = Group()
     group.put("a", 2, "1")
-    assert group.write() == 3
+    group.write()
     assert [each.received for each in group.readers] == [b"+a1;", b"+a1;", b"", b"+a1;"]
-    (source,) = group.alone
-    assert source is group.readers[2]
-    assert source.drain() == b""
-    assert source.cursor.caught_up
-    assert group.front.admit(source.cursor, source.send, source)
+    group.put("a", 9, "2")
+    for key, source in (("b", 0), ("c", 2), ("d", 0)):
+        group.put(key, source, "1")
+    group.write()
+    got = [each.received.removeprefix(b"+a1;") for each in group.readers]
+    assert got == [b"+a2;+c1;", b"+a2;+b1;+c1;+d1;", b"+a2;+b1;+d1;", b"+a2;+b1;+c1;+d1;"]
+    assert [each.cursor.place for each in group.readers] == [(5, 3, 12), (5, 5, 20), (5, 3, 12), (5, 5, 20)]
+    assert not group.alone
+
+
+@pytest.mark.parametrize("room", range(8))
+def test_a_source_that_does_not_take_all_goes_on_alone(room: int) -> None:
+    group = Group((room, 1000, 1000, 1000))
+    for key, source in (("a", 9), ("b", 0), ("c", 9)):
+        group.put(key, source, "1")
+    group.write()
+    slow = group.readers[0]
+    assert list(group.alone) == [slow]
+    assert (slow.fell, slow.cursor.bytes_past) == (1, room)
+    assert slow.drain() == b"+a1;+c1;"
+    assert slow.cursor.place[1] == 2
+
+
+def test_many_sources_read_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their writes differ, and the loop has to turn in between."""
+    monkeypatch.setattr("bgpd.bgp.front.STEP", 1)
+    group = Group()
+    group.put("a", 2, "1")
     group.put("b", 0, "1")
     group.write()
-    assert source.received == b"+b1;"
+    assert set(group.alone) == {group.readers[0], group.readers[2]}
+    assert group.readers[2].drain() == b"+b1;"
+    assert group.readers[0].drain() == b"+a1;"
+    assert [each.received for each in group.readers[1::2]] == [b"+a1;+b1;"] * 2
 
 
 def test_several_commits_are_one_write() -> None:
@@ -134,7 +160,7 @@ def test_what_waits_for_one_client_alone_takes_it_from_the_front() -> None:
     group.readers[1].cursor.at_end(b"eor;")
     group.put("b", 0, "1")
     group.write()
-    assert list(group.alone) == [group.readers[1], group.readers[0]]
+    assert list(group.alone) == [group.readers[1]]
     assert group.readers[1].drain() == b"+a1;eor;+b1;"
 
 
@@ -164,5 +190,5 @@ def test_who_is_behind_the_others_is_not_admitted() -> None:
     late.drain()
     assert group.front.admit(late.cursor, late.send, late)
     group.log.leave(late.cursor)
-    assert len(group.front) == 3
-    assert group.log.slowest() == 0  # the source of "a", which has not looked yet
+    assert len(group.front) == 4
+    assert group.log.slowest() == 1
