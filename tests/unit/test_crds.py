@@ -125,6 +125,14 @@ def _schemas_at(schema: Schema, path: str) -> Iterator[Schema]:
     yield from (node.schema for node in crd_server.nodes(schema) if node.place == wanted)
 
 
+@pytest.mark.parametrize("plural", CRDS)
+def test_columns_show_conditions_that_somebody_sets(plural: str) -> None:
+    code = "".join(path.read_text() for path in sorted((ROOT / "bgpd/kube").glob("*.py")))
+    shown = re.findall(r'@\.type=="(\w+)"', (ROOT / f"deploy/crds/{plural}.yaml").read_text())
+    assert shown
+    assert [name for name in shown if f'Say("{name}"' not in code] == []
+
+
 def test_short_names_are_different() -> None:
     shorts = [
         cast(Schema, cast(Schema, crd.manifest["spec"])["names"])["shortNames"] for crd in CRDS.values()

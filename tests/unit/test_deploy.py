@@ -221,7 +221,6 @@ HOST_SETTINGS = [
     for found in ALL
     if found.kind == "ConfigMap"
     for name, text in cast("dict[str, str]", found.value["data"]).items()
-    if name != "controller.toml"
 ]
 
 
@@ -239,9 +238,21 @@ def test_host_settings_are_such_as_a_daemon_takes(setting: tuple[Object, str, st
 def test_command_line_is_one_that_podbgpd_takes(workload: Object) -> None:
     for container in containers_of(workload):
         name, *arguments = cast("list[str]", container.get("args", [""]))
-        if name in main.commands:
+        if name:
             known = {option for parameter in main.commands[name].params for option in parameter.opts}
             assert {argument.partition("=")[0] for argument in arguments} <= known
+
+
+@pytest.mark.parametrize("workload", WORKLOADS, ids=lambda found: found.name)
+def test_variables_are_read_by_the_code_or_the_command_line(workload: Object) -> None:
+    options_module = (ROOT / "bgpd/kube/options.py").read_text()
+    for container in containers_of(workload):
+        for variable in cast("list[Schema]", container.get("env", [])):
+            used = (
+                f"$({variable['name']})" in str(container["args"])
+                or f'"{variable["name"]}"' in options_module
+            )
+            assert used, variable["name"]
 
 
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda found: found.name)
