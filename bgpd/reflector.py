@@ -331,6 +331,7 @@ class Reflector(process.Role):
         self.ranges.configure(_reflector(self.config).clients, self.config.named_policies)
         if _import_rules(old) != _import_rules(self.config):
             self._rib.set_policy(self._policy())
+        self._rib.set_multipath(max(1, 1, *self._add_paths()))
         if _export_rules(old) != _export_rules(self.config):
             self.daemon.flush()
             peers = {name: state.config for name, state in self.daemon.peers.items()}

@@ -168,6 +168,8 @@ class Rib:
 
     def set_multipath(self, multipath: int) -> None:
         """Set the most paths that forward together."""
+        if all(loc_rib.multipath == multipath for loc_rib in self._loc.values()):
+            return
         for loc_rib in self._loc.values():
             loc_rib.multipath = multipath
         self.next_hops_changed(None)
