@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from bgpd.bgp.cursor import Cursor, Directed
@@ -101,6 +101,10 @@ class FanoutLog(Generic[K]):
     def held(self) -> int:
         """Bytes that the log holds."""
         return sum(len(segment.view) for segment in self._segments)
+
+    def known(self) -> Collection[K]:
+        """Every key that a reader may hold: what is announced, and what any has still to be withdrawn of."""
+        return self._newest.keys()
 
     def entry(self, key: K) -> tuple[SourceId, object] | None:
         """The source and attributes that a key is announced with."""

@@ -32,6 +32,14 @@ class Outflow:
         self.cursors[family] = cursor
         self._order.append(cursor)
 
+    def replace(self, family: Family, cursor: Cursor[Key]) -> None:
+        """Read another log than before; a message that is started is sent to its end."""
+        before = self.cursors[family]
+        self.stand_alone()
+        cursor.succeed(before)
+        self.cursors[family] = cursor
+        self._order[self._order.index(before)] = cursor
+
     def stand_alone(self) -> None:
         """Let nothing be written past the transport."""
         for cursor in self._order:
@@ -42,7 +50,7 @@ class Outflow:
     @property
     def caught_up(self) -> bool:
         """Whether the client has everything."""
-        return all(cursor.caught_up for cursor in self._order)
+        return not self.rest and all(cursor.caught_up for cursor in self._order)
 
     @property
     def lag(self) -> int:

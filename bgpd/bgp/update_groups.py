@@ -18,6 +18,7 @@ from typing import NamedTuple, Protocol
 import structlog
 
 from bgpd.bgp import codec
+from bgpd.bgp.cursor import Cursor
 from bgpd.bgp.front import Front, Send
 from bgpd.bgp.group_encoder import Key
 from bgpd.bgp.message import Notification, RefreshKind, RouteRefresh
@@ -139,7 +140,7 @@ class UpdateGroups:
         self._members[client.name] = member
         source = self._identities.source(client.name)
         for family in sorted(negotiated.families):
-            group = member.groups[family] = self._group(family, negotiated, terms)
+            group = member.groups[family] = self._group_of(_key(family, negotiated, terms), negotiated)
             group.members.add(client.name)
             cursor = group.log.join(source)
             member.outflow.add(family, cursor)
@@ -149,14 +150,13 @@ class UpdateGroups:
         self._alone[member] = None
         self._pump_soon()
 
-    def _group(self, family: Family, negotiated: Negotiated, terms: Terms) -> UpdateGroup:
-        key = _key(family, negotiated, terms)
+    def _group_of(self, key: GroupKey, negotiated: Negotiated) -> UpdateGroup:
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = UpdateGroup(
                 key, negotiated, self._role_of, self._identities, self._border
             )
-            group.put((nlri, (), selected) for nlri, selected in self._selected(family))
+            group.put((nlri, (), selected) for nlri, selected in self._selected(key.family))
             group.log.commit()
             self._fronts[key] = Front(group.log, self._alone)
         return group
@@ -167,11 +167,7 @@ class UpdateGroups:
         if member is None:
             return
         for family, group in member.groups.items():
-            group.members.discard(name)
-            group.log.leave(member.outflow.cursors[family])
-            if not group.members:
-                self._groups.pop(group.key, None)
-                self._fronts.pop(group.key, None)
+            self._leave(group, name, member.outflow.cursors[family])
         self._alone.pop(member, None)
 
     def refresh(self, name: PeerName, family: Family) -> None:
@@ -211,8 +207,8 @@ class UpdateGroups:
     def revise(self, terms_of: Callable[[PeerName, Negotiated], Terms | None]) -> None:
         """Take other terms than before; those of a peer that is leaving are None.
 
-        A group whose members stay together is told in place what that changes.  Who goes to another group
-        than the others has its session reset: what it holds of us is only known of a log read to its end.
+        A group whose members stay together is told in place what that changes; who leaves the others is told
+        what differs between two groups.  No session is reset.
         """
         moves: dict[GroupKey, dict[GroupKey, list[_Member]]] = {}
         for name, member in self._members.items():
@@ -224,11 +220,35 @@ class UpdateGroups:
                 moves.setdefault(group.key, {}).setdefault(new, []).append(member)
         moving = {old: to for old, to in moves.items() if list(to) != [old]}
         revised = self._revisable(moving)
+        self._rename(revised)
         for old, to in moving.items():
             for new, members in to.items() if old not in revised else ():
                 for member in members if new != old else ():
-                    self._loop.call_soon(member.client.reset, cease(Cease.CONFIG_CHANGE))
-        self._rename(revised)
+                    self._move(member, new)
+
+    def _move(self, member: _Member, key: GroupKey) -> None:
+        """Have a session read another group's log from the start, and withdraw what only its old one had."""
+        family, name = key.family, member.client.name
+        old, source = member.groups[family], self._identities.source(member.client.name)
+        new = member.groups[family] = self._group_of(key, member.negotiated)
+        before = member.outflow.cursors[family]
+        member.outflow.replace(family, new.log.join(source))
+        known, told = old.log.known(), new.log.entry
+        gone = [each for each in known if (entry := told(each)) is None or entry[0] == source]
+        for data, _ in old.encoder.withdraw(gone):
+            member.client.send(data)
+        new.members.add(name)
+        self._leave(old, name, before)
+        self._alone[member] = None
+        self._pump_soon()
+
+    def _leave(self, group: UpdateGroup, name: PeerName, cursor: Cursor[Key]) -> None:
+        """A group without members goes."""
+        group.members.discard(name)
+        group.log.leave(cursor)
+        if not group.members:
+            self._groups.pop(group.key, None)
+            self._fronts.pop(group.key, None)
 
     def _revisable(self, moving: Mapping[GroupKey, Collection[GroupKey]]) -> dict[GroupKey, GroupKey]:
         """The groups that go as a whole to a key that no other group has then."""

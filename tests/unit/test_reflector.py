@@ -245,3 +245,34 @@ def test_clients_of_addresses_that_left_are_closed_and_their_paths_withdrawn(tmp
 
     with logged():
         run(test)
+
+
+def test_a_peer_whose_policies_become_others_than_its_neighbours_is_not_reset(tmp_path: Path) -> None:
+    """It leaves their update group, and comes back to it."""
+
+    async def test() -> None:
+        one, two, three = client(1), client(2), client(3)
+        entries = tuple(passive_peer(each.address, client=True) for each in (one, two, three))
+        base = replace(
+            reflector_config(tmp_path, peers=entries),
+            policies=(RoutePolicy("out", (NO_OTHER, MARK)),),
+        )
+        async with connected(base, one, two, three) as reflector:
+            one.announce(path(one), POD, OTHER)
+            await until(lambda: len(two.heard.table) == len(three.heard.table) == 2)
+            narrowed = replace(entries[1], export_policies=("out",))
+            assert reflector.replace_config(replace(base, peers=(entries[0], narrowed, entries[2])))
+            await until(
+                lambda: set(two.heard.table) == {(POD, 0)} and two.heard.table[POD, 0].local_pref == 300
+            )
+            assert {len(group.members) for group in reflector.out.groups} == {1, 2}
+            one.withdraw(POD)
+            await until(lambda: not two.heard.table and len(three.heard.table) == 1)
+            one.announce(path(one), POD)
+            assert reflector.replace_config(base)
+            await until(lambda: len(two.heard.table) == len(three.heard.table) == 2)
+            assert [len(group.members) for group in reflector.out.groups] == [3]
+            assert [peer.session.counters.flaps for peer in reflector.daemon.peers.values()] == [0, 0, 0]
+
+    with logged():
+        run(test)
