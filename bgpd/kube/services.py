@@ -58,8 +58,8 @@ class ServiceAnnouncements:
         self._limits = limits or Limits()
         self._labels: Mapping[str, str] = {}
         self._advertisements: tuple[BgpAdvertisement, ...] = ()
-        self._offers: tuple[Offer, ...] = ()
-        self._offered: tuple[tuple[object, ...], ...] = ()
+        self._offers: dict[tuple[object, ...], Offer] = {}
+        """Those for this node, by what they mean."""
         self._services: dict[ServiceKey, _Known] = {}
         self._endpoints = EndpointsSeen(node)
         self._claims: dict[Address, list[Claim]] = {}
@@ -113,7 +113,7 @@ class ServiceAnnouncements:
         before = self._services.get(service.key)
         if before is not None and before.service == service:
             return NO_CHANGES
-        return self._settle(self._put(before, _Known(service, self._offers, self._limits)))
+        return self._settle(self._put(before, _Known(service, self._offers.values(), self._limits)))
 
     def service_deleted(self, key: ServiceKey) -> Changes:
         """A Service is gone."""
@@ -153,17 +153,26 @@ class ServiceAnnouncements:
     # -- how it is kept up ------------------------------------------------------------------------
 
     def _offers_changed(self) -> Changes:
-        here = [each for each in self._advertisements if each.nodes.matches(self._labels)]
-        offered = tuple(_meaning(each) for each in here)
-        if offered == self._offered:
-            return NO_CHANGES
-        self._offers, self._offered = tuple(map(Offer, here)), offered
-        return self._all_again()
+        """Settle what changed advertisements select, or selected, and of that the kinds that they name."""
+        here = {_meaning(each): each for each in self._advertisements if each.nodes.matches(self._labels)}
+        before = self._offers
+        self._offers = {
+            meaning: before[meaning] if meaning in before else Offer(each) for meaning, each in here.items()
+        }
+        touched: set[Address] = set()
+        for known in self._services.values() if before.keys() != here.keys() else ():
+            offers = tuple(offer for offer in self._offers.values() if offer.is_for(known.service))
+            if offers != known.offers:
+                kinds = {kind for offer in {*offers} ^ {*known.offers} for kind in offer.kinds}
+                known.offers = offers
+                touched.update(claim.address for claim in known.claims if claim.kind in kinds)
+        return self._settle(touched) if touched else NO_CHANGES
 
     def _all_again(self) -> Changes:
         touched: set[Address] = set()
         for known in list(self._services.values()):
-            touched.update(self._put(known, _Known(known.service, self._offers, self._limits)))
+            again = _Known(known.service, self._offers.values(), self._limits)
+            touched.update(self._put(known, again))
         return self._settle(touched)
 
     def _put(self, before: _Known | None, now: _Known | None) -> set[Address]:
