@@ -1,15 +1,16 @@
 """What a changed configuration file means for a running daemon (SIGHUP), as a value.
 
-Peers, ranges of clients, limits, advertised prefixes and aggregates, import rules and the softer FIB settings
-change at run time.  Who the speaker is, for whom it reflects and which kernel entries are its own do not: a
-change there is refused as a whole, with the keys named, and the daemon goes on with what it has.
+Peers, ranges of clients, limits, advertised prefixes and aggregates, import rules, policies and the softer
+FIB settings change at run time.  Who the speaker is, for whom it reflects and which kernel entries are its
+own do not: a change there is refused as a whole, with the keys named, and the daemon goes on with what it
+has.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from bgpd.config import Config, FibConfig, PeerConfig, ReflectorConfig
+from bgpd.config import ClientRange, Config, FibConfig, PeerConfig, ReflectorConfig
 from bgpd.errors import ConfigError
 from routes.path import PeerName
 
@@ -36,6 +37,7 @@ def plan_reload(old: Config, new: Config) -> Reload:
             f"{new.path}: {'has no' if new.reflector is None else 'has'} [reflector], and this daemon runs "
             f"the {old.role} role; start the other one with: podbgpd {new.role} --config {new.path}"
         )
+    check_policies(new)
     fixed = [f"speaker.{f.name}" for f in fields(old.speaker) if _differs(old.speaker, new.speaker, f.name)]
     fixed += [
         f"fib.{f.name}"
@@ -62,6 +64,14 @@ def plan_reload(old: Config, new: Config) -> Reload:
         added=tuple(peer for name, peer in after.items() if name not in before),
         changed=tuple(peer for name, peer in after.items() if name in before and peer != before[name]),
     )
+
+
+def check_policies(config: Config) -> None:
+    """ConfigError when a peer or range names a policy that is not there; of a file this is known already."""
+    users: list[PeerConfig | ClientRange] = [*config.peers]
+    users += () if config.reflector is None else config.reflector.clients
+    for user in users:
+        config.named_policies((*user.import_policies, *user.export_policies))
 
 
 def _differs(old: object, new: object, name: str) -> bool:

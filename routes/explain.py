@@ -241,6 +241,8 @@ def _first_gate(nlri: Prefix, paths: Sequence[PathView], fib: Sequence[FibView])
             return Gate.NEXT_HOP, f"no path to {nlri} is usable: {_reasons(accepted)}{kept}"
         return Gate.SELECTED, f"no path to {nlri} is selected: {_reasons(accepted)}{kept}"
     entry = next((entry for entry in fib if entry.installed and not entry.held), None)
+    if not fib and best.path.source.kind is PeerKind.LOCAL:
+        return None, f"{nlri} is our own: announced, and without a kernel entry, as a service's address"
     if entry is None:
         why = next((entry.reason for entry in fib if entry.reason), "no entry has been asked for yet")
         return Gate.KERNEL, f"{nlri} is selected, but not in the kernel: {why}"

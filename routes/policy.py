@@ -17,7 +17,6 @@ nodes that it refers to may change, and whoever changes them has `Rib.rejudge` l
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -34,22 +33,35 @@ from routes.path import (
     Source,
 )
 from routes.prefix import Address, Prefix, format_address, format_router_id
+from routes.prefix_rules import (
+    MARTIANS,
+    AllowEntry,
+    allowing,
+    compile_prefixes,
+    is_martian_next_hop,
+)
 from routes.route_policy import Outcome, Policies, compile_policies
 from routes.route_policy import judge as judge_policies
 
+__all__ = [
+    "DEFAULT_LOCAL_PREF",
+    "DEFAULT_PEER_IMPORT",
+    "MARTIANS",
+    "AllowEntry",
+    "ImportPolicy",
+    "MaxPrefixes",
+    "PeerImport",
+    "Refusal",
+    "Rest",
+    "Rule",
+    "Verdict",
+    "compile_attributes",
+    "compile_prefixes",
+    "is_martian_next_hop",
+]
+
 DEFAULT_LOCAL_PREF = 100
 """What `local_pref=None` counts as in the decision process and is shown as."""
-
-
-class AllowEntry(NamedTuple):
-    """`[import] allow`: admits `prefix` and what is more specific, with a length from `ge` to `le`.
-
-    A default route (length 0) admits only itself, whatever `ge` and `le` say.
-    """
-
-    prefix: Prefix
-    ge: int
-    le: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,110 +137,8 @@ class PeerImport:
 
 DEFAULT_PEER_IMPORT = PeerImport()
 
-MARTIANS = tuple(
-    Prefix.parse(text)
-    for text in (
-        "0.0.0.0/8",
-        "127.0.0.0/8",
-        "224.0.0.0/4",
-        "240.0.0.0/4",
-        "::/128",
-        "::1/128",
-        "::ffff:0:0/96",
-        "fe80::/10",
-        "ff00::/8",
-    )
-)
-"""Never a destination.  The documentation ranges are not here: labs and tests are built of them."""
-
 _SUSPECT_FIRST = frozenset({0, 127})
 """First bytes below 224 that a martian of either family can have."""
-
-_IPV6_ZEROS = bytes(10)
-_IPV6_MAPPED = bytes(10) + b"\xff\xff"
-_IPV6_LOW = (bytes(16), bytes(15) + b"\x01")
-
-
-def is_martian_next_hop(next_hop: Address, link_local: Address | None = None) -> bool:
-    """Whether no packet can be sent there: 0/8, 127/8, 224/3 and their IPv6 kin.
-
-    `::` is sound beside a link-local address, which then is the next hop (RFC 2545 section 3).
-    """
-    first = next_hop[0]
-    if len(next_hop) == 4:
-        return first in {0, 127} or first >= 224
-    if first == 0xFF:
-        return True
-    if first or not next_hop.startswith(_IPV6_ZEROS):
-        return False
-    if next_hop in _IPV6_LOW:
-        return link_local is None
-    return next_hop.startswith(_IPV6_MAPPED)
-
-
-class Range(NamedTuple):
-    """The addresses of a prefix, as packed bytes: their order is numeric order."""
-
-    low: bytes
-    high: bytes
-
-    @classmethod
-    def of(cls, prefix: Prefix) -> Range:
-        size = len(prefix.address)
-        host = (1 << (size * 8 - prefix.length)) - 1
-        return cls(prefix.address, (int.from_bytes(prefix.address, "big") | host).to_bytes(size, "big"))
-
-
-def _without_nested(prefixes: Iterable[Prefix]) -> list[Prefix]:
-    """Those that lie in no other: disjoint, in address order."""
-    widest: list[Prefix] = []
-    for prefix in sorted(prefixes):
-        if not (widest and widest[-1].contains(prefix)):
-            widest.append(prefix)
-    return widest
-
-
-def compile_prefixes(
-    allow: Iterable[AllowEntry] | None, denied: Iterable[Prefix], size: int
-) -> Callable[[Prefix], bool]:
-    """A predicate for prefixes of one family: admitted by an entry, and not inside what is denied.
-
-    With None nothing needs an entry.  `size`: bytes of the family's addresses.
-    """
-    if allow is None:
-        entries = [(bytes(size), b"\xff" * size, 0, size * 8)]
-    else:
-        entries = [
-            (*Range.of(prefix), max(ge, prefix.length), le) if prefix.length else (prefix[0], prefix[0], 0, 0)
-            for prefix, ge, le in allow
-            if len(prefix.address) == size
-        ]
-    # What no entry admits needs no second refusal: in practice one own prefix is left here.
-    holes = _without_nested(
-        prefix
-        for prefix in denied
-        if len(prefix.address) == size
-        and any(low <= Range.of(prefix).high and prefix.address <= high for low, high, _, _ in entries)
-    )
-    lows = [hole.address for hole in holes]
-    highs = [(Range.of(hole).high, hole.length) for hole in holes]
-
-    def admits(nlri: Prefix) -> bool:
-        address, length = nlri
-        for low, high, ge, le in entries:
-            if low <= address <= high and ge <= length <= le:
-                break
-        else:
-            return False
-        if lows:
-            at = bisect_right(lows, address)
-            if at:
-                high, shortest = highs[at - 1]
-                return address > high or length < shortest
-        return True
-
-    return admits
-
 
 Rest = Callable[[Prefix, PathAttributes], PathAttributes | None]
 """The attributes after import of what both halves of the rules accept, from those that were received."""
@@ -318,7 +228,7 @@ class ImportPolicy:
         if source.kind is PeerKind.LOCAL:
             return Verdict(True, attributes, Rule.ORIGINATED, "originated by this speaker")
         entries = self.entries(source.peer)
-        entry = None if entries is None else _allowing(entries, nlri)
+        entry = None if entries is None else allowing(entries, nlri)
         refusal = self._refused_prefix(nlri, needs_entry=entries is not None and entry is None)
         refusal = refusal or self._refused_attributes(source, attributes)
         refusal = refusal or self._refused_by_nodes(source, attributes, nlri)
@@ -410,16 +320,6 @@ class ImportPolicy:
             text = f"the AS path [{as_path}] does not begin with the peer's AS {source.asn}"
             return Refusal(Rule.FIRST_AS, text)
         return None
-
-
-def _allowing(entries: Iterable[AllowEntry], nlri: Prefix) -> AllowEntry | None:
-    for entry in entries:
-        prefix, ge, le = entry
-        if prefix.length == 0:
-            ge = le = 0
-        if prefix.contains(nlri) and ge <= nlri.length <= le:
-            return entry
-    return None
 
 
 def _times(count: int) -> str:

@@ -284,3 +284,16 @@ def test_a_peer_is_told_why_it_does_not_get_a_path() -> None:
     (refused,) = paths_of(made, OWN, Table.ADJ_OUT, A.peer, targets)
     assert (refused.accepted, refused.rule) == (False, "policy out rule none")
     assert refused.reason == "policy out rule none rejects it"
+
+
+def test_a_service_address_of_ours_needs_no_kernel_entry() -> None:
+    made = rib()
+    made.originate([OwnPath(OWN), OwnPath(POD, unreachable=False)])
+    announce(made, A, VIA_A, POD)
+    found = explain(made, POD, Match.EXACT, lambda _: ())
+    assert found.failed is None
+    assert "announced, and without a kernel entry" in found.text
+    assert [(view.path.source.peer, view.lost_at) for view in found.paths] == [
+        (LOCAL_PEER, ""),
+        (A.peer, "not-local"),
+    ]

@@ -11,6 +11,7 @@ from bgpd.errors import ConfigError
 from bgpd.reload import plan_reload
 from routes.path import PeerKind, PeerName
 from routes.prefix import Prefix, parse_address
+from routes.route_policy import RoutePolicy
 
 
 def peer(text: str, hold_time: int = 90) -> PeerConfig:
@@ -65,6 +66,7 @@ REFLECTOR = replace(OLD, reflector=ReflectorConfig(1, (NODES,)))
         ReflectorConfig(1, (replace(NODES, max_sessions=3),)),
         ReflectorConfig(1, (NODES,), aggregates=(Prefix.parse("10.244.0.0/16"),)),
         ReflectorConfig(1, (NODES,), deferral_time=5.0),
+        ReflectorConfig(1, (replace(NODES, members=frozenset((A.address,))),)),
     ],
 )
 def test_ranges_and_aggregates_change_live_and_touch_no_peer(new: ReflectorConfig) -> None:
@@ -90,3 +92,20 @@ def test_a_daemon_keeps_its_role() -> None:
         plan_reload(OLD, REFLECTOR)
     with pytest.raises(ConfigError, match=r"has no \[reflector\], and this daemon runs the reflector role"):
         plan_reload(REFLECTOR, OLD)
+
+
+def test_policies_change_live_and_touch_no_peer_but_those_that_name_others() -> None:
+    policies = (RoutePolicy("p"), RoutePolicy("q"))
+    plan = plan_reload(OLD, replace(OLD, policies=policies))
+    assert (plan.removed, plan.added, plan.changed) == ((), (), ())
+    named = replace(A, export_policies=("p",))
+    assert plan_reload(OLD, replace(OLD, policies=policies, peers=(named, B))).changed == (named,)
+
+
+def test_a_policy_that_is_not_there_is_refused_as_a_whole() -> None:
+    new = replace(OLD, peers=(replace(A, import_policies=("gone",)), B))
+    with pytest.raises(ConfigError, match="there is no policy 'gone'"):
+        plan_reload(OLD, new)
+    clients = ReflectorConfig(1, (replace(NODES, export_policies=("gone",)),))
+    with pytest.raises(ConfigError, match="there is no policy 'gone'"):
+        plan_reload(REFLECTOR, replace(REFLECTOR, reflector=clients))
