@@ -167,6 +167,23 @@ def test_the_same_name_again_is_another_object(listener: Listener, server: Stand
     assert before.uid not in listener.believed
 
 
+@pytest.mark.parametrize("moved_by", ["an event", "a bookmark"])
+def test_a_watch_goes_on_from_what_it_heard_last(
+    listener: Listener, server: StandInApiServer, moved_by: str
+) -> None:
+    """From before it would ask for all again, and soon for what is forgotten."""
+    if moved_by == "an event":
+        move(server, "a", "192.0.2.11")
+        assert listener.comes_to(a="192.0.2.11", b="192.0.2.2")
+    else:
+        server.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "other"}})
+        events = listener.watch.status().events
+        assert eventually(lambda: listener.watch.status().events > events)
+    server.cut_streams()
+    assert eventually(lambda: server.load.requests["watch", "nodes"] == 2)
+    assert f"resourceVersion={server.store.revision}&" in server.load.urls[-1]
+
+
 def test_only_what_is_selected_is_heard(client: KubeClient, server: StandInApiServer) -> None:
     listener = Listener(client, field_selector="metadata.name=b")
     assert listener.comes_to(b="192.0.2.2")
@@ -407,6 +424,31 @@ def test_a_stream_of_nonsense_changes_nothing(
     assert len(listener.batches) == 1
     move(server, "a", "192.0.2.11")
     assert listener.comes_to(a="192.0.2.11", b="192.0.2.2")
+
+
+def test_another_kind_deletes_nothing_whatever_its_uid(listener: Listener, server: StandInApiServer) -> None:
+    uid = next(iter(listener.believed))
+    wrong = {"kind": "Pod", "metadata": {"uid": uid, "name": "a", "resourceVersion": "1000"}}
+    server.faults.answer_next(Instead(body=event("DELETED", wrong)), matching="watch=true")
+    server.cut_streams()
+    assert eventually(lambda: server.faults.pending == 0)
+    assert listener.comes_to(a="192.0.2.1", b="192.0.2.2")
+    assert len(listener.batches) == 1
+
+
+def test_what_was_on_a_page_before_the_list_began_again_is_not_believed(
+    client: KubeClient, server: StandInApiServer
+) -> None:
+    ghost = node("ghost", "192.0.2.9")
+    ghost["metadata"] = {"name": "ghost", "uid": "ghost", "resourceVersion": "2"}
+    metadata = {"resourceVersion": "2", "continue": "Zm9yZ290dGVu"}
+    page = Instead(body=listing(items=[ghost], metadata=metadata))
+    server.faults.answer_next(page, matching="nodes?limit=250")
+    listener = Listener(client)
+    assert listener.comes_to(a="192.0.2.1", b="192.0.2.2")
+    assert server.faults.pending == 0
+    assert len(listener.batches) == 1
+    listener.watch.stop()
 
 
 def test_an_event_that_can_not_be_read_is_got_past(listener: Listener, server: StandInApiServer) -> None:
