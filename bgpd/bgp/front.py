@@ -62,11 +62,6 @@ class Front(Generic[K, R]):
     def __len__(self) -> int:
         return len(self._cursors)
 
-    @property
-    def behind(self) -> bool:
-        """Whether there is something to write."""
-        return bool(self._cursors) and not self._lead.caught_up
-
     # -- who is here ------------------------------------------------------------------------------
 
     def admit(self, cursor: Cursor[K], send: Send, reader: R) -> bool:
