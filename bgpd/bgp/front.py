@@ -121,6 +121,8 @@ class Front(Generic[K, R]):
         until = self._log.next_seq
         while self._cursors and self._lead.seq < until:
             self._begin()
+            if self._data:
+                yield self._at
             while self._at < len(self._sends):
                 yield self._step()
             self._lead.sent(len(self._data))

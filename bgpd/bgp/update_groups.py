@@ -42,6 +42,8 @@ PUMP_TIME = 0.01
 """Seconds of writing before the event loop turns."""
 MOST_PATIENCE = 0.1
 """Seconds that a round of writes waits for more input, at most."""
+TOGETHER = 16
+"""Clients that are written to one by one between two looks at the clock."""
 MOST_PINNED = 100_000
 """Withdrawals that slow clients may keep in a log."""
 
@@ -341,20 +343,23 @@ class UpdateGroups:
             self._round = None
             if self._asked:
                 self._plan_pump()
-        self._cost += 0.1 * ((self._loop.time() - now) / max(1, writes) - self._cost)
+        if writes:
+            self._cost += 0.1 * ((self._loop.time() - now) / writes - self._cost)
         self._patience = min(MOST_PATIENCE, self._cost * len(self._members))
 
     def _write_all(self) -> Iterator[int]:
         """One round of writes, first to those who differ in nothing; in steps, with the writes of each."""
         for front in list(self._fronts.values()):
             yield from front.write()
-        for count, member in enumerate(list(self._alone), 1):
-            if member in self._alone and member.pump is not None:
-                member.pump.pump()
-                if member.pump.idle and member.outflow.caught_up:
-                    self._join_fronts(member, member.pump.write_past)
-            if not count % 16:
-                yield 16
+        alone = list(self._alone)
+        for first in range(0, len(alone), TOGETHER):
+            members = alone[first : first + TOGETHER]
+            for member in members:
+                if member in self._alone and member.pump is not None:
+                    member.pump.pump()
+                    if member.pump.idle and member.outflow.caught_up:
+                        self._join_fronts(member, member.pump.write_past)
+            yield len(members)
 
     def _join_fronts(self, member: _Member, send: Send) -> None:
         """The member has everything: let it be written to like all others."""
