@@ -121,7 +121,7 @@ class Front(Generic[K, R]):
         until = self._log.next_seq
         while self._cursors and self._lead.seq < until:
             self._begin()
-            if self._data:
+            if self._data and self._at:
                 yield self._at
             while self._at < len(self._sends):
                 yield self._step()
