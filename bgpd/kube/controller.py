@@ -211,6 +211,11 @@ class Controller:
         while True:
             await asyncio.sleep(TICK)
             self._soon(0.0)
+            news = self._following.news()
+            if news.error:
+                self._complaints.warning("news", "what is known is old", age=news.age, reason=news.error)
+            for name, problem in news.malformed:
+                self._complaints.warning(name, "an object can't be read", name=name, reason=problem)
             self._complaints.flush()
 
     # -- what follows -----------------------------------------------------------------------------
@@ -260,6 +265,7 @@ class Controller:
                 write.path, "a status could not be written", path=write.path, reason=str(error)
             )
             self.state.queue.failed(time.monotonic(), write, error)
+            self._work.set()
             return
         self.counts.writes[result.value] += 1
         if result in {Result.WRITTEN, Result.NEEDLESS}:

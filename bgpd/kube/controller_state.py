@@ -155,6 +155,8 @@ class ControllerState:
         for service in batch.changed:
             self.services[service.key] = service
             self.advertised.service_changed(service)
+        if Topic.POOLS in self._dirty:  # else a Service that came with its pool would be refused first
+            self.balancers.inputs_are(self._pool_inputs())
         self.balancers.changed(batch.changed, batch.deleted)
         self._heard(Table.SERVICES, batch)
         self._dirty.add(Topic.COUNTS)

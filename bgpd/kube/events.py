@@ -28,6 +28,8 @@ BURST, RATE = 50, 2.0
 """New Events of all objects."""
 LONGEST_NOTE = 1024
 """The API refuses longer ones."""
+NO_NAMESPACE = "kube-system"
+"""For events about objects without one: every version takes it there (`default` only since 1.21)."""
 
 
 class Regarding(NamedTuple):
@@ -88,7 +90,7 @@ class EventBook:
         if not self._may(about.uid, now) or len(self._waiting) >= MOST_WAITING:
             self.dropped += 1
             return
-        folder = f"/apis/events.k8s.io/v1/namespaces/{about.namespace or 'default'}/events"
+        folder = f"/apis/events.k8s.io/v1/namespaces/{about.namespace or NO_NAMESPACE}/events"
         name = _name(about, reason, note, wall)
         self._waiting.append(
             EventWrite(
@@ -134,7 +136,7 @@ class EventBook:
         return {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            "metadata": {"name": name, "namespace": about.namespace or "default"},
+            "metadata": {"name": name, "namespace": about.namespace or NO_NAMESPACE},
             "eventTime": wall,
             "reportingController": CONTROLLER,
             "reportingInstance": self._instance,

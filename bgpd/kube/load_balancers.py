@@ -125,9 +125,11 @@ class LoadBalancers:
             if (former := self._services.get(key)) is not None:
                 kept = tuple(each for each in former.ingress if each not in addresses)
                 self._put(former, kept, still=_is_not_ours)
-        for kind, _, name in plan.solved:
+        for kind, namespace, name in plan.solved:
             if kind == "BGPAddressPool":
                 self.pool_problems.pop(name, None)
+            else:  # before anybody was told
+                self._said = [each for each in self._said if not _tells(each, namespace, name)]
         for problem in plan.problems:
             kind, namespace, name = problem.about
             if kind == "BGPAddressPool":
@@ -155,3 +157,8 @@ def _is_ours(raw: bytes) -> bool:
 
 def _is_not_ours(raw: bytes) -> bool:
     return not _is_ours(raw)
+
+
+def _tells(said: Said, namespace: str, name: str) -> bool:
+    """Whether it is about what is wrong with this Service."""
+    return said.bad and (said.about.namespace, said.about.name) == (namespace, name)

@@ -19,6 +19,8 @@ from bgpd.kube.token_bucket import TokenBucket
 BURST, RATE = 50, 25.0
 """Writes at once, and in a second."""
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
+LONGEST_PAUSE = 5.0
+"""Between two attempts at an API server that is away: it must be caught up with seconds after its return."""
 MOST = 50_000
 
 
@@ -59,6 +61,8 @@ class WriteQueue:
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._paused_until = float("-inf")
         self._pauses = 0
+        """Of the API server, since it last took a write."""
+        self._under_way = 0
         self.refused = 0
 
     def __len__(self) -> int:
@@ -91,9 +95,11 @@ class WriteQueue:
             self.drop(path)
 
     def next(self, now: float) -> Write | float | None:
-        """What to write now, in how many seconds to ask again, or None: when something was put."""
+        """What to write now, in how many seconds to ask again, or None: when something was put or done."""
         if now < self._paused_until:
             return self._paused_until - now
+        if self._pauses and self._under_way:
+            return None  # one of them tries whether the API server is back
         soonest: float | None = None
         for entry in self._entries.values():
             if entry.write is None or entry.under_way:
@@ -104,12 +110,14 @@ class WriteQueue:
             if not self._bucket.take(now):
                 return self._bucket.wait(now)
             write, entry.write, entry.under_way = entry.write, None, True
+            self._under_way += 1
             return write
         return None if soonest is None else soonest - now
 
     def done(self, path: str) -> None:
         """The write that was given out for this object was performed, or is not needed."""
         self._pauses = 0
+        self._under_way -= 1
         entry = self._entries[path]
         entry.under_way, entry.failures = False, 0
         if entry.write is None:
@@ -119,15 +127,19 @@ class WriteQueue:
         """It was not: again later, unless something newer waits."""
         entry = self._entries[write.path]
         entry.under_way = False
+        self._under_way -= 1
         entry.write = entry.write or (None if entry.dropped else write)
         if entry.write is None:
             del self._entries[write.path]
-        entry.ready = now + max(self._wait(entry.failures), min(error.retry_after or 0.0, LONGEST_WAIT))
+        away = isinstance(error, Unavailable)
+        longest = LONGEST_PAUSE if away else LONGEST_WAIT
+        told = min(error.retry_after or 0.0, LONGEST_WAIT)
+        entry.ready = now + max(self._wait(entry.failures, longest), told)
         entry.failures += 1
-        if isinstance(error, Unavailable):
-            self._paused_until = max(self._paused_until, now + self._wait(self._pauses))
+        if away and now >= self._paused_until:  # else it was sent before the pause began, and is no news
+            self._paused_until = now + max(self._wait(self._pauses, longest), told)
             self._pauses += 1
 
-    def _wait(self, failures: int) -> float:
-        longest = min(FIRST_WAIT * 2.0 ** min(failures, 10), LONGEST_WAIT)
-        return longest * (0.5 + 0.5 * self._jitter())
+    def _wait(self, failures: int, longest: float) -> float:
+        wait = min(FIRST_WAIT * 2.0 ** min(failures, 10), longest)
+        return wait * (0.5 + 0.5 * self._jitter())

@@ -14,6 +14,7 @@ import pytest
 
 from bgpd import log
 from bgpd.kube import controller as module
+from bgpd.kube import lease
 from bgpd.kube.controller import Controller, ControllerOptions
 from bgpd.kube.watch import Pace
 from bgpd.lab.stand_in_api_server import StandInApiServer
@@ -409,3 +410,68 @@ def test_times_fit_together() -> None:
 
     connect = answer = module.WRITE_TIMEOUT
     assert RENEW_DEADLINE + connect + answer < DURATION
+
+
+def patches(server: StandInApiServer) -> int:
+    return sum(number for (verb, _), number in server.load.requests.items() if verb == "PATCH")
+
+
+def test_an_api_server_that_refuses_every_status_is_not_asked_all_the_time(
+    server: StandInApiServer, world: Cluster, start: Start
+) -> None:
+    server.create(cluster(topology="fabric"))
+    for number in range(20):
+        server.create(custom("BGPPolicy", f"p{number}"))
+    server.faults.fail_next(1000, 500, matching="/status")
+    start()
+    time.sleep(3)
+    asked = 1000 - server.faults.pending
+    assert 0 < asked < 30, "a few, and then fewer"
+    server.faults.clear()
+    eventually(lambda: world.condition("BGPPolicy", "p19", "Accepted").startswith("True"), 20)
+
+
+def test_one_object_that_can_not_be_written_holds_up_no_other(
+    server: StandInApiServer, world: Cluster, start: Start
+) -> None:
+    server.create(cluster(topology="fabric"))
+    server.create(custom("BGPPolicy", "bad"))
+    server.create(custom("BGPPolicy", "good"))
+    server.faults.fail_next(1000, 422, matching="bgppolicies/bad/status")
+    start()
+    eventually(lambda: world.condition("BGPPolicy", "good", "Accepted").startswith("True"))
+    assert world.condition("BGPPolicy", "bad", "Accepted") == ""
+
+
+def test_who_can_not_renew_writes_nothing_more(
+    server: StandInApiServer, world: Cluster, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"DURATION": 2, "RENEW_DEADLINE": 1.0, "RETRY": 0.2}.items():
+        monkeypatch.setattr(lease, name, value)
+    server.create(cluster(topology="fabric"))
+    running = start()
+    eventually(lambda: world.condition("BGPCluster", "default", "Accepted").startswith("True"))
+    server.faults.fail_next(100_000, 500, matching="leases")
+    eventually(lambda: running.controller is not None and not running.controller.state.leading)
+    server.create(custom("BGPPolicy", "late"))
+    time.sleep(0.5)
+    before = patches(server)
+    time.sleep(1.0)
+    assert patches(server) == before
+    assert world.condition("BGPPolicy", "late", "Accepted") == ""
+    server.faults.clear()
+    eventually(lambda: world.condition("BGPPolicy", "late", "Accepted").startswith("True"))
+
+
+def test_a_burst_of_services_is_served_within_the_budget(
+    server: StandInApiServer, world: Cluster, start: Start
+) -> None:
+    server.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}})
+    server.create(cluster(topology="fabric"))
+    server.create(custom("BGPAddressPool", "public", ranges=["203.0.113.0/25"]))
+    for number in range(100):
+        server.create(service(f"s{number}"))
+    start()
+    eventually(lambda: all(world.ingress(f"s{number}") for number in range(100)), 15)
+    given = [world.ingress(f"s{number}")[0] for number in range(100)]
+    assert len(set(given)) == 100

@@ -32,11 +32,11 @@ def test_an_event_has_what_the_api_asks_for() -> None:
     assert book.take(0) == []
 
 
-def test_an_event_of_an_object_without_a_namespace_is_in_default() -> None:
+def test_an_event_of_an_object_without_a_namespace_is_where_every_version_takes_it() -> None:
     book = EventBook("c")
     book.say(0, WALL, NODE, "DuplicatePodCIDR", "x", bad=True)
     (write,) = book.take(0)
-    assert "/namespaces/default/" in write.path
+    assert "/namespaces/kube-system/" in write.path
     assert body(write)["type"] == "Warning"
 
 

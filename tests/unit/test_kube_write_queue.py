@@ -47,8 +47,11 @@ def test_an_object_is_written_by_one_at_a_time() -> None:
     assert given(q.next(0)).status == {"x": 2}
 
 
-@pytest.mark.parametrize("error", [BAD, AWAY])
-def test_what_fails_waits_longer_each_time(error: KubeError) -> None:
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [(BAD, [0.5, 1, 2, 4, 8, 16, 32, 60, 60]), (AWAY, [0.5, 1, 2, 4, 5, 5, 5, 5, 5])],
+)
+def test_what_fails_waits_longer_each_time(error: KubeError, expected: list[float]) -> None:
     q = queue()
     q.put(write("a"))
     now, waits = 0.0, []
@@ -58,19 +61,37 @@ def test_what_fails_waits_longer_each_time(error: KubeError) -> None:
         assert isinstance(wait, float)
         waits.append(wait)
         now += wait
-    assert waits == [0.5, 1, 2, 4, 8, 16, 32, 60, 60]
+    assert waits == expected
 
 
-def test_one_that_fails_holds_up_no_other_but_an_api_server_that_refuses_all_does() -> None:
+def test_one_that_fails_holds_up_no_other() -> None:
     q = queue()
     q.put(write("a"))
     q.put(write("b"))
     q.failed(0, given(q.next(0)), BAD)
     assert given(q.next(0)).path == "b"
-    q.failed(0, write("b"), Unavailable(429, "TooManyRequests", "", retry_after=9))
+
+
+def test_an_api_server_that_refuses_all_is_tried_by_one() -> None:
+    q = queue()
+    for name in "abcd":
+        q.put(write(name))
+    sent = [given(q.next(0)) for _ in range(4)]
+    for each in sent:
+        q.failed(0, each, AWAY)
+    assert q.next(0) == 0.5, "four answers at once are one failure"
+    probe = given(q.next(0.5))
+    assert q.next(0.5) is None
+    q.done(probe.path)
+    assert [given(q.next(0.5)).path for _ in range(3)] == ["b", "c", "d"]
+
+
+def test_who_is_told_how_long_to_wait_waits() -> None:
+    q = queue()
+    q.put(write("a"))
+    q.failed(0, given(q.next(0)), Unavailable(429, "TooManyRequests", "", retry_after=9))
     q.put(write("c"))
-    assert isinstance(q.next(0), float), "everybody waits"
-    assert given(q.next(0.5)).path in {"a", "c"}
+    assert q.next(0) == 9
 
 
 def test_a_newer_write_survives_the_failure_of_an_older_one() -> None:
