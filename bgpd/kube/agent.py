@@ -107,6 +107,9 @@ class KubeAgent(Follower[Agent]):
             return None
         return replace(agent_intent(facts), services=tuple(announcements.announced.values()))
 
+    def doubt(self) -> str:
+        return super().doubt() or ("" if self.nodes is None else self.nodes.doubt)
+
     def without_node(self, config: Config) -> Config:
         return replace(config, agent=replace(config.agent, advertise=()))
 

@@ -170,7 +170,11 @@ class Follower(ABC, Generic[R]):
         role = self.role
         if role is None or role.stopped.is_set() or not self.synced:
             return
-        intent = self.intent() or self._without(role.config)
+        doubt = self.doubt()
+        if doubt:
+            self._report((Problem("BGPCluster", CLUSTER_NAME, "Unbelievable", doubt),))
+            return
+        intent = self.intent() or self._without_node(role.config)
         self._report(intent.problems)
         self.looked(role, intent)
         if intent != self._last:
@@ -185,11 +189,17 @@ class Follower(ABC, Generic[R]):
             return
         role.replace_config(intent.config)
 
-    def _without(self, config: Config) -> Intent:
-        """A BGPCluster that is gone changes nothing; a Node that is gone takes its own with it."""
+    def doubt(self) -> str:
+        """Why what the API server says now is not to be acted on, in a sentence; empty when it is.
+
+        Objects that nobody deletes from a cluster in use are missing: its data were lost, and come back.
+        """
         if self.tables.cluster is None:
-            text = "there is no BGPCluster any more: the last one stays in use"
-            return Intent(config, (Problem("BGPCluster", CLUSTER_NAME, "Deleted", text),))
+            return "there is no BGPCluster any more: what was last known stays in use"
+        return ""
+
+    def _without_node(self, config: Config) -> Intent:
+        """A Node that is gone takes its own with it."""
         text = "the Node was deleted"
         return Intent(self.without_node(config), (Problem("Node", self.options.node, "Deleted", text),))
 

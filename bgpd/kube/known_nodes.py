@@ -1,6 +1,9 @@
 """All Nodes, for a process that has to know them: who may announce which pod prefix, kept up to date.
 
 One Node's change costs as much as one Node, in a cluster of any size; only other pod ranges begin anew.
+
+A cluster without any Node is none: whoever asks runs on one.  So a list without Nodes is an API server that
+lost its data, and what was known stays until it knows Nodes again.
 """
 
 from __future__ import annotations
@@ -24,8 +27,14 @@ class KnownNodes:
         self.table = following.follow(resources.NODES, self._take)
         self.prefixes = NodePrefixes(())
         self.ranges: tuple[Prefix, ...] = ()
+        self._doubted = False
         self.on_touched: Callable[[Iterable[Prefix]], None] = lambda _: None
         """Called with the prefixes that may be judged differently now."""
+
+    @property
+    def doubt(self) -> str:
+        """Why the Nodes that are known are not to be believed; empty when they are."""
+        return "there is no Node any more: what was last known stays in use" if self._doubted else ""
 
     def drop(self) -> None:
         """Follow them no more."""
@@ -40,6 +49,16 @@ class KnownNodes:
         return True
 
     def _take(self, batch: Batch[Node]) -> None:
+        if not self.table.values:
+            self._doubted = self._doubted or bool(batch.deleted)
+        elif self._doubted:
+            self._doubted = False
+            self.prefixes = NodePrefixes(self.ranges, map(_facts, self.table.values.values()))
+        else:
+            self._judge(batch)
+        self._changed()
+
+    def _judge(self, batch: Batch[Node]) -> None:
         touched: set[Prefix] = set()
         for node in batch.deleted:
             touched |= self.prefixes.remove(node.name)
@@ -47,7 +66,6 @@ class KnownNodes:
             touched |= self.prefixes.set(_facts(node))
         if touched:
             self.on_touched(touched)
-        self._changed()
 
 
 def _facts(node: Node) -> NodeFacts:

@@ -80,6 +80,9 @@ class KubeReflector(Follower[Reflector]):
         facts = self._facts()
         return None if facts is None else reflector_intent(facts)
 
+    def doubt(self) -> str:
+        return super().doubt() or self.nodes.doubt
+
     def without_node(self, config: Config) -> Config:
         """Others decide whether it is a reflector still; until then it serves its clients."""
         return config
