@@ -17,7 +17,7 @@ from bgpd.bgp import codec
 from bgpd.bgp.message import RefreshKind, RouteRefresh
 from routes.adj_rib_out import Exporter, Target, exporter
 from routes.own_next_hop import ConfiguredNextHops, NodeAddresses, own_next_hop
-from routes.own_path import UNSPECIFIED, OwnPath
+from routes.own_path import UNSPECIFIED, OwnPath, own_difference
 from routes.path import PathAttributes, PeerName
 from routes.peer import Negotiated
 from routes.prefix import Family, Prefix
@@ -147,18 +147,15 @@ class OwnPrefixes:
 
     def originate(self, paths: Iterable[OwnPath]) -> None:
         """Announce exactly these from now on; withdrawals go first."""
-        before, paths_before = self._own, self._paths
-        self._paths = {path.nlri: path for path in paths}
-        self._own, changed = {}, []
-        for nlri, path in self._paths.items():
-            old = paths_before.get(nlri)
-            if old is path or old == path:  # nearly all, when one service of thousands changes
-                self._own[nlri] = before[nlri]
-            else:
-                self._own[nlri] = self._attributes_of(path)
-                changed.append(nlri)
-        changed += [nlri for nlri in before if nlri not in self._own]
-        self._tell_difference(before, changed)
+        before = self._own
+        self._paths, changed, gone = own_difference(self._paths, paths)
+        if changed or gone:
+            self._own = before.copy()
+            for nlri in gone:
+                del self._own[nlri]
+            for path in changed:
+                self._own[path.nlri] = self._attributes_of(path)
+        self._tell_difference(before, [*gone, *(path.nlri for path in changed)])
 
     def _attributes_of(self, path: OwnPath) -> PathAttributes:
         """One object for all that are alike."""

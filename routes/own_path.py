@@ -11,6 +11,7 @@ This module must never know a peer: what one is told of it is `adj_rib_out.py`'s
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from routes.path import EMPTY_AS_PATH, Origin, PathAttributes
@@ -44,3 +45,24 @@ class OwnPath(NamedTuple):
             communities=self.communities,
             large_communities=self.large_communities,
         )
+
+
+class Difference(NamedTuple):
+    """What another set of own paths changes."""
+
+    paths: dict[Prefix, OwnPath]
+    """All of the new ones."""
+    changed: list[OwnPath]
+    """New ones, and those with other attributes."""
+    gone: list[Prefix]
+
+
+def own_difference(before: Mapping[Prefix, OwnPath], paths: Iterable[OwnPath]) -> Difference:
+    """From what was originated to what is: quick where of thousands only one is another."""
+    wanted = {path.nlri: path for path in paths}
+    known = before.get
+    others = [path for nlri, path in wanted.items() if known(nlri) is not path]
+    changed = [path for path in others if known(path.nlri) != path]
+    added = sum(path.nlri not in before for path in changed)
+    gone = [] if len(wanted) == len(before) + added else [nlri for nlri in before if nlri not in wanted]
+    return Difference(wanted, changed, gone)

@@ -176,6 +176,7 @@ class ImportPolicy:
         self.router_id = router_id
         self.allow = tuple(allow)
         self.own_paths = tuple(own_paths)
+        """What the speaker originates, for who begins with this policy."""
         self.own_prefixes = tuple(each.nlri for each in self.own_paths if each.unreachable)
         """Those that are ours alone, so that nobody else's paths inside them are accepted."""
         self.own_addresses = frozenset(own_addresses)

@@ -20,7 +20,7 @@ from routes.adj_rib_in import AdjRibIn, LimitEvent
 from routes.decision import Cost, Decision
 from routes.duplicates import Duplicates
 from routes.loc_rib import Change, LocRib
-from routes.own_path import OwnPath
+from routes.own_path import OwnPath, own_difference
 from routes.path import (
     LOCAL_PEER,
     Path,
@@ -119,18 +119,18 @@ class Rib:
     def originate(self, paths: Iterable[OwnPath]) -> None:
         """Set our own paths: they win over all others, and nobody else's inside a prefix that is ours alone
         is accepted."""
-        before, wanted = self._originated, {path.nlri: path for path in paths}
+        wanted, changed, gone = own_difference(self._originated, paths)
+        if not changed and not gone:
+            return
         source = Source(LOCAL_PEER, PeerKind.LOCAL, self.policy.asn, self.policy.router_id, Address(bytes(4)))
-        for nlri in [nlri for nlri in before if nlri not in wanted]:
+        for nlri in gone:
             self._remove(self._local[len(nlri.address)], nlri, 0)
-        for nlri, own in wanted.items():
-            if before.get(nlri) != own:
-                path = Path(nlri, own.attributes, source)
-                self._put(self._local[len(nlri.address)], path, path)
+        for own in changed:
+            path = Path(own.nlri, own.attributes, source)
+            self._put(self._local[len(own.nlri.address)], path, path)
         self._originated = wanted
-        alone = self.policy.own_prefixes
-        self.policy = self.policy.with_own_paths(wanted.values())
-        if self.policy.own_prefixes != alone:
+        if tuple(path.nlri for path in wanted.values() if path.unreachable) != self.policy.own_prefixes:
+            self.policy = self.policy.with_own_paths(wanted.values())
             self._judge_again(prefix_half_only=True)
 
     def set_policy(self, policy: ImportPolicy) -> None:

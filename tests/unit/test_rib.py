@@ -157,7 +157,8 @@ def test_own_prefixes_outlive_a_new_policy() -> None:
     made = rib()
     made.originate([OwnPath(OWN)])
     made.set_policy(policy())
-    assert made.originated == made.policy.own_paths == (OwnPath(OWN),)
+    assert made.originated == (OwnPath(OWN),)
+    assert made.policy.own_prefixes == (OWN,)
 
 
 def test_next_hops_that_resolve_differently() -> None:
