@@ -15,6 +15,7 @@ import pytest
 from bgpd.config import ClientRange, Config
 from bgpd.errors import ConfigError
 from bgpd.reflector import Reflector
+from routes.node_prefixes import NodeFacts, NodePrefixes
 from routes.path import EMPTY_AS_PATH, Origin, PathAttributes, UnknownAttribute
 from routes.prefix import Family, Prefix, parse_address
 from routes.reflection import Role
@@ -276,3 +277,31 @@ def test_a_peer_whose_policies_become_others_than_its_neighbours_is_not_reset(tm
 
     with logged():
         run(test)
+
+
+def test_a_pod_prefix_is_passed_on_for_its_node_alone_and_for_as_long_as_there_is_one(tmp_path: Path) -> None:
+    """A hijacker is refused and told of; a node that is deleted loses its path at once, and no other does."""
+
+    async def test() -> None:
+        one, two, thief = client(1), client(2), client(3)
+        node = NodeFacts("one", (POD,), frozenset((path(one).next_hop,)))
+        nodes = NodePrefixes([Prefix.parse("10.0.0.0/8")], [node])
+        nodes.set(NodeFacts("two", (OTHER,), frozenset((path(two).next_hop,))))
+        async with connected(reflector_config(tmp_path, RANGE), one, two, thief) as reflector:
+            reflector.verify_against(nodes)
+            thief.announce(path(thief), POD, Prefix.parse("10.1.0.7/32"), Prefix.parse("10.9.0.0/24"))
+            two.announce(path(two), OTHER)
+            one.announce(path(one), POD, Prefix.parse("10.1.0.8/32"))
+            await until(lambda: len(thief.heard.table) == 3)
+            assert set(two.heard.table) == {(POD, 0), (Prefix.parse("10.1.0.8/32"), 0)}
+            assert two.heard.table[POD, 0].originator_id == 1
+            reflector.rejudge(nodes.remove("one"))
+            await until(lambda: not two.heard.table and set(thief.heard.table) == {(OTHER, 0)})
+            reflector.rejudge(nodes.set(node._replace(addresses=frozenset((path(thief).next_hop,)))))
+            await until(lambda: two.heard.table.keys() == {(POD, 0), (Prefix.parse("10.1.0.7/32"), 0)})
+            assert two.heard.table[POD, 0].originator_id == 3
+
+    with logged() as lines:
+        run(test)
+    refused = {line["reason"] for line in lines if line["event"] == "path refused"}
+    assert "10.9.0.0/24 lies in the pod ranges and belongs to no node" in refused
