@@ -20,7 +20,7 @@ from bgpd.kube.drain_watch import DrainWatch
 from bgpd.kube.errors import KubeError
 from bgpd.kube.follower import Follower
 from bgpd.kube.host import Host, Wanted
-from bgpd.kube.intent import Gateway, Intent, agent_intent, prefixes_of
+from bgpd.kube.intent import Gateway, Intent, agent_intent, pool_prefixes
 from bgpd.kube.known_nodes import KnownNodes
 from bgpd.kube.local_services import LocalServices
 from bgpd.kube.node_state_writer import NodeStateWriter
@@ -100,7 +100,7 @@ class KubeAgent(Follower[Agent]):
     def intent(self) -> Intent | None:
         nodes = () if self.nodes is None else self.nodes.table.in_order()
         announcements = self.services.announcements
-        drain = self.drain.look(self.tables.node, self.loop.time(), announcements.local_endpoints())
+        drain = self.drain.look(self.tables.node, self.loop.time(), announcements.local_endpoints)
         announcements.drain_replaced(going=drain.graceful_shutdown, withdrawn=not drain.announce_services)
         facts = self.tables.facts(self._gateways, nodes, self.services.pools, drain)
         if facts is None:
@@ -143,11 +143,9 @@ class KubeAgent(Follower[Agent]):
             node=node,
             cluster=cluster,
             own=tuple(path.nlri for path in role.config.agent.advertise) or node.pod_cidrs,
-            services=tuple(self.services.announcements.announced),
+            services=self.services.limits.guarded() if self.services.announcements.announced else (),
             neighbours=next_hops(role) if cluster.pods.masquerade else (),
-            pools=tuple(
-                nlri for pool in self.services.pools for each in pool.ranges for nlri in prefixes_of(each)
-            ),
+            pools=pool_prefixes(self.services.pools),
         )
 
     async def _look_now_and_then(self, role: Agent) -> None:

@@ -25,15 +25,17 @@ class DrainWatch:
         self._leaving_since: float | None = None
         self.plan: DrainPlan = IN_SERVICE
 
-    def look(self, node: Node | None, now: float, local_endpoints: int) -> DrainPlan:
-        """What the node announces now; `now` in seconds of any clock."""
+    def look(self, node: Node | None, now: float, local_endpoints: Callable[[], int]) -> DrainPlan:
+        """What the node announces `now` (seconds of any clock); endpoints are counted only if need be."""
         leaving = node is None or node.unschedulable or node.deleting
         if not leaving:
             self._leaving_since = None
             if self._pods is not None:
                 self._following.drop(self._pods)
                 self._pods = None
-        elif self._leaving_since is None:
+            self.plan = IN_SERVICE
+            return self.plan
+        if self._leaving_since is None:
             self._leaving_since = now
             self._pods = self._following.follow(resources.pods_on(self._name), lambda _: self._changed())
         self.plan = plan(
@@ -43,7 +45,7 @@ class DrainWatch:
                 unschedulable=node is not None and node.unschedulable,
                 leaving_for=0.0 if self._leaving_since is None else now - self._leaving_since,
                 pods=self._count(),
-                local_endpoints=local_endpoints,
+                local_endpoints=local_endpoints(),
             )
         )
         return self.plan

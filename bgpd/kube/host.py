@@ -54,7 +54,7 @@ class Wanted:
     own: tuple[Prefix, ...]
     """Pod prefixes that are announced."""
     services: tuple[Prefix, ...] = ()
-    """Service addresses that are announced."""
+    """Where service addresses lie, where any is announced."""
     pools: tuple[Prefix, ...] = ()
     neighbours: tuple[Address, ...] = ()
     """Other nodes, by their addresses, as far as they are known: pods reach them untranslated."""

@@ -24,11 +24,12 @@ from bgpd.config import (
     ReflectorConfig,
     SpeakerConfig,
 )
+from bgpd.kube.address_ranges import AddressRanges
 from bgpd.kube.custom_values import (
-    AddressRange,
     BgpAddressPool,
     BgpCluster,
     BgpPeer,
+    Policies,
     SecretKey,
     Speakers,
     Topology,
@@ -44,8 +45,6 @@ from routes.route_policy import Action, PrefixRange, RouteMatch, RoutePolicy, Ro
 BGP_PORT = 179
 MOST_NODES_IN_MESH = 200
 """A mesh of N nodes has N * (N - 1) / 2 sessions: beyond this size the topology is refused."""
-CLIENT_PREFIXES = 1_024
-"""The most prefixes of one family that a node may announce: its pods', and its services' addresses."""
 MOST_PATHS = 16
 """Of one prefix, with ADD-PATH (RFC 7911)."""
 NOTHING = RoutePolicy("podbgp:nothing")
@@ -219,6 +218,9 @@ def _cluster_peers(facts: Facts, speaker: SpeakerConfig, problems: list[Problem]
     password = "" if secret is None else facts.passwords(secret)
     if password is None and secret is not None and targets:
         problems.append(_no_password("BGPCluster", cluster.name, secret))
+    if _unknown_policies(facts, "BGPCluster", cluster.name, cluster.policies, problems):
+        facts = replace(facts, cluster=replace(cluster, policies=Policies()))
+        password = None
     peers = (_node_peer(facts, speaker, name, addresses, password) for name, addresses in targets)
     return [peer for peer in peers if peer is not None]
 
@@ -271,10 +273,7 @@ def _fabric_peer(
         text = f"node {facts.node.name} has no {peer.gateway} default route"
         problems.append(Problem("BGPPeer", peer.name, "NoDefaultGateway", text))
         return None
-    unknown = [n for n in (*peer.policies.imports, *peer.policies.exports) if n not in facts.policies]
-    if unknown:
-        text = f"policies: there is no valid BGPPolicy {', '.join(unknown)}"
-        problems.append(Problem("BGPPeer", peer.name, "UnknownPolicy", text))
+    unknown = _unknown_policies(facts, "BGPPeer", peer.name, peer.policies, problems)
     secret = peer.password_secret
     password = "" if secret is None else facts.passwords(secret)
     if password is None and secret is not None:
@@ -299,11 +298,22 @@ def _fabric_peer(
         add_path=peer.add_path,
         graceful_restart=peer.graceful_restart,
         extended_next_hop=peer.extended_next_hop,
-        shutdown=password is None or bool(unknown),  # neither without its password nor without its policy
+        shutdown=password is None or unknown,  # neither without its password nor without its policy
         description=peer.description or f"BGPPeer {peer.name}",
         import_policies=() if unknown else peer.policies.imports,
         export_policies=() if unknown else peer.policies.exports,
     )
+
+
+def _unknown_policies(
+    facts: Facts, kind: str, name: str, policies: Policies, problems: list[Problem]
+) -> bool:
+    """Whether any is named that is not there: there is no session without it."""
+    unknown = [each for each in (*policies.imports, *policies.exports) if each not in facts.policies]
+    if unknown:
+        text = f"policies: there is no valid BGPPolicy {', '.join(unknown)}"
+        problems.append(Problem(kind, name, "UnknownPolicy", text))
+    return bool(unknown)
 
 
 def _target(facts: Facts, peer: BgpPeer) -> Gateway | None:
@@ -345,6 +355,9 @@ def reflector_intent(facts: Facts) -> Intent:
     password = "" if secret is None else facts.passwords(secret)
     if password is None and secret is not None:
         problems.append(_no_password("BGPCluster", cluster.name, secret))
+    policies = cluster.policies
+    if _unknown_policies(facts, "BGPCluster", cluster.name, policies, problems):
+        policies, password = Policies(), None
     known = frozenset(address for node in facts.nodes for address in node.addresses)
     clients = tuple(
         ClientRange(
@@ -353,12 +366,12 @@ def reflector_intent(facts: Facts) -> Intent:
             password=password or "",
             hold_time=speaker.hold_time,
             members=known if password is not None else frozenset(),
-            import_policies=cluster.policies.imports,
-            export_policies=(PODS_ONLY, *cluster.policies.exports),
+            import_policies=policies.imports,
+            export_policies=(PODS_ONLY, *policies.exports),
         )
         for size in (4, 16)
     )
-    pools = [nlri for pool in facts.pools for each in pool.ranges for nlri in prefixes_of(each)]
+    pools = pool_prefixes(facts.pools)
     ranges = (*cluster.pod_cidrs, *cluster.service_cidrs, *pools)
     config = replace(
         facts.base,
@@ -398,15 +411,6 @@ def client_addresses(facts: Facts) -> frozenset[Address]:
     return frozenset(found)
 
 
-def prefixes_of(span: AddressRange) -> list[Prefix]:
-    """The fewest prefixes that make up a range of addresses."""
-    size = len(span.first)
-    first, last = int.from_bytes(span.first, "big"), int.from_bytes(span.last, "big")
-    found = []
-    while first <= last:
-        host = min(
-            (first & -first).bit_length() - 1 if first else size * 8, (last - first + 1).bit_length() - 1
-        )
-        found.append(Prefix(Address(first.to_bytes(size, "big")), size * 8 - host))
-        first += 1 << host
-    return found
+def pool_prefixes(pools: Iterable[BgpAddressPool]) -> tuple[Prefix, ...]:
+    """The fewest prefixes that hold all addresses of the pools."""
+    return AddressRanges(ends for pool in pools for ends in pool.ranges).prefixes()

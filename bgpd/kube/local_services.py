@@ -28,6 +28,9 @@ class LocalServices:
         self._pools: Table[BgpAddressPool] | None = None
         self._services: Table[Service] | None = None
         self._slices: Table[EndpointSlice] | None = None
+        self.limits = Limits()
+        """Where service addresses may lie."""
+        self._facts: tuple[object, ...] = ()
         self._version = ""
         self._waits = False
         """For the version, with an advertisement that is for this node."""
@@ -56,8 +59,11 @@ class LocalServices:
         elif not wanted:
             self._follow_nothing()
         self.announcements.node_labels_replaced(node.labels)
-        limits = Limits(cluster.service_cidrs, self.pools, cluster.pod_cidrs, node.addresses)
-        self.announcements.limits_replaced(limits)
+        facts = (cluster.service_cidrs, tuple(self.pools), cluster.pod_cidrs, node.addresses)
+        if facts != self._facts:
+            self._facts = facts
+            self.limits = Limits(*facts)
+            self.announcements.limits_replaced(self.limits)
 
     @property
     def pools(self) -> list[BgpAddressPool]:

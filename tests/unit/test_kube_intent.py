@@ -30,7 +30,6 @@ from bgpd.kube.intent import (
     Gateway,
     agent_intent,
     client_addresses,
-    prefixes_of,
     reflector_intent,
 )
 from bgpd.kube.objects import Node
@@ -248,20 +247,3 @@ def test_a_reflector_tells_the_fabric_pods_and_services_and_hears_nothing_unless
 def test_ready_nodes_are_waited_for_at_the_address_that_their_session_comes_from() -> None:
     found = facts(cluster(Topology.REFLECTOR), others=(node(2, ready=False), node(3)))
     assert client_addresses(found) == {parse_address("192.0.2.1"), parse_address("192.0.2.3")}
-
-
-@pytest.mark.parametrize(
-    ("first", "last", "expected"),
-    [
-        ("203.0.113.0", "203.0.113.63", ["203.0.113.0/26"]),
-        ("203.0.113.10", "203.0.113.13", ["203.0.113.10/31", "203.0.113.12/31"]),
-        ("203.0.113.5", "203.0.113.5", ["203.0.113.5/32"]),
-        ("0.0.0.0", "255.255.255.255", ["0.0.0.0/0"]),
-        ("2001:db8::", "2001:db8::ffff:ffff:ffff:ffff", ["2001:db8::/64"]),
-    ],
-)
-def test_a_range_of_addresses_is_made_of_the_fewest_prefixes(
-    first: str, last: str, expected: list[str]
-) -> None:
-    span = AddressRange(parse_address(first), parse_address(last))
-    assert [str(nlri) for nlri in prefixes_of(span)] == expected
