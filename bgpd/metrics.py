@@ -29,7 +29,7 @@ from bgpd.meters import Histogram, Meters
 from bgpd.metrics_peers import ClientTotals, PeerSeries
 from routes.path import PeerName
 from routes.peer import PeerStatus
-from routes.view import DaemonStatus, FibCount, TableCount
+from routes.view import DaemonStatus, FibCount, IntentStatus, TableCount
 
 SLICE = 0.003
 """Seconds of reading peers before the event loop turns."""
@@ -113,6 +113,8 @@ class _DaemonCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         status = self._source.status(received=False)
         yield from _daemon(status)
+        if status.intent is not None:
+            yield from _intent(status.intent)
         yield from _tables((*self.received, *status.tables))
         yield _fib(status.fib)
         yield from _work(self._meters)
@@ -149,13 +151,33 @@ def _daemon(status: DaemonStatus) -> Iterator[Metric]:
     yield _gauge(
         "podbgp_host_warnings",
         "Settings of this host that stand in the way of routed pods; the log and the API name them.",
-        len(status.warnings),
+        len(status.warnings) - (0 if status.intent is None else len(status.intent.warnings)),
     )
     yield _gauge(
         "podbgp_duplicate_prefixes",
         "Prefixes that more than one client of a reflector announces; the log and the API name them.",
         status.duplicates,
     )
+
+
+def _intent(intent: IntentStatus) -> Iterator[Metric]:
+    yield _gauge(
+        "podbgp_kubernetes_stale_seconds",
+        "Seconds since the API server was heard from; 0 while all is well.",
+        intent.stale,
+    )
+    yield _gauge(
+        "podbgp_kubernetes_objects_malformed",
+        "Objects of the cluster that can't be read; their last good state stays in use.",
+        intent.malformed,
+    )
+    yield _gauge(
+        "podbgp_kubernetes_intent_problems",
+        "What of the cluster's objects is not taken as written; the log and the API name it.",
+        intent.problems,
+    )
+    if intent.ready is not None:
+        yield _gauge("podbgp_node_ready", "Whether the node's network is ready for pods.", intent.ready)
 
 
 def _tables(tables: Iterable[TableCount]) -> Iterator[Metric]:

@@ -28,6 +28,7 @@ from routes.view import (
     FibCount,
     FibView,
     HostWarning,
+    IntentStatus,
     Match,
     PathView,
     RouteQuery,
@@ -50,6 +51,8 @@ class Facts:
     converged_at: float = 0.0
     """Seconds since the epoch; 0 until the initial convergence is complete."""
     held_until: float = 0.0
+    intent: Callable[[], IntentStatus | None] = lambda: None
+    """Asked whenever somebody looks, of what no configuration file said."""
 
 
 class PrefixUnion(Collection[Prefix]):
@@ -136,6 +139,7 @@ class RoleView(ABC):
         """The daemon as a whole; `received`: with the Adj-RIBs-In, whose counts take time with many peers."""
         daemon, facts, config = self._daemon, self._facts, self._daemon.config
         peers = daemon.peers.values()
+        intent = facts.intent()
         return DaemonStatus(
             version=version(),
             role=self.role,
@@ -152,9 +156,10 @@ class RoleView(ABC):
             peers_established=sum(state.negotiated is not None for state in peers),
             tables=tuple(self._table_counts(received=received)),
             fib=tuple(self.fib_counts()),
-            warnings=facts.warnings,
+            warnings=facts.warnings if intent is None else (*intent.warnings, *facts.warnings),
             config_path=config.path,
             config_error=facts.config_error,
+            intent=intent,
         )
 
     def _table_counts(self, *, received: bool) -> Iterator[TableCount]:

@@ -240,6 +240,21 @@ class Convergence(NamedTuple):
     """When held entries go, as far as is known: seconds since the epoch; 0 when nothing is held."""
 
 
+class IntentStatus(NamedTuple):
+    """How a daemon stands to the cluster that it takes its intent from."""
+
+    stale: float = 0.0
+    """Seconds since the API server was heard from; 0 while all is well."""
+    malformed: int = 0
+    """Objects that can't be read."""
+    problems: int = 0
+    """Objects that are not taken as they are written."""
+    ready: bool | None = None
+    """Whether the node takes pods; None where that is not this daemon's business."""
+    warnings: tuple[HostWarning, ...] = ()
+    """All of that in words."""
+
+
 @dataclass(frozen=True, slots=True)
 class DaemonStatus:
     """The daemon as a whole."""
@@ -265,6 +280,8 @@ class DaemonStatus:
     duplicates: int = 0
     """Prefixes that more than one client announces."""
     first_duplicates: tuple[Duplicate, ...] = ()
+    intent: IntentStatus | None = None
+    """Of a daemon that follows Kubernetes, beside the API: its warnings are among `warnings`."""
 
 
 class ShutdownReport(NamedTuple):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from bgpd.kube.client import KubeClient
@@ -26,19 +27,33 @@ class Named(Protocol):
 
 
 T = TypeVar("T", bound=Named)
+Settle = Callable[[T | None, T], T]
+"""What to take an object for, given what was known of it."""
+
+STALE_AFTER = 10.0
+"""Seconds without news, and with an error, after which what is known is called stale: a watch that was cut
+and is there again a moment later is nobody's business."""
 
 
 class Table(Generic[T]):
     """What is known of one resource."""
 
-    def __init__(self, changed: Callable[[Batch[T]], None]) -> None:
+    def __init__(self, changed: Callable[[Batch[T]], None], settle: Settle[T] | None = None) -> None:
         self.values: dict[str, T] = {}
         """By UID."""
         self.synced = False
+        self.begun = time.monotonic()
+        self.dropped = False
         self._changed = changed
+        self._settle = settle
 
     def take(self, batch: Batch[T]) -> None:
         """Apply what a watch says, and pass it on."""
+        if self.dropped:  # it was on its way when the table was dropped
+            return
+        if self._settle is not None:
+            settle = self._settle
+            batch = replace(batch, changed=tuple(settle(self.values.get(v.uid), v) for v in batch.changed))
         for value in batch.deleted:
             self.values.pop(value.uid, None)
         for value in batch.changed:
@@ -67,6 +82,11 @@ class News(NamedTuple):
     malformed: tuple[tuple[str, str], ...]
     """Objects that can't be read, each with the reason."""
 
+    @property
+    def stale(self) -> bool:
+        """Whether what is known may be old."""
+        return bool(self.error) and self.age >= STALE_AFTER
+
 
 class Following:
     """The watches of one process."""
@@ -77,9 +97,11 @@ class Following:
         self._pace = pace
         self._watches: dict[int, tuple[Table[Named], Watch[Named]]] = {}
 
-    def follow(self, resource: Resource[T], changed: Callable[[Batch[T]], None]) -> Table[T]:
+    def follow(
+        self, resource: Resource[T], changed: Callable[[Batch[T]], None], settle: Settle[T] | None = None
+    ) -> Table[T]:
         """Begin to follow a resource; `changed` is called in the event loop."""
-        table = Table(changed)
+        table = Table(changed, settle)
         watch = Watch(self.client, resource, on_loop(self._loop, table.take), self._pace)
         self._watches[id(table)] = (table, watch)  # type: ignore[assignment]  # of any kind of object
         watch.start()
@@ -87,6 +109,7 @@ class Following:
 
     def drop(self, table: Table[T]) -> None:
         """Stop following; the table keeps what it holds."""
+        table.dropped = True
         _, watch = self._watches.pop(id(table))
         self._loop.run_in_executor(None, watch.stop)
 
@@ -101,7 +124,7 @@ class Following:
             malformed += status.malformed
             synced = synced and table.synced
             if status.error:
-                age = now - status.last_heard if status.last_heard else 0.0
+                age = now - (status.last_heard or table.begun)
                 if not error or age > worst:
                     worst, error = age, status.error
         return News(synced, worst, error, tuple(malformed))

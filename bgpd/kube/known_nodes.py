@@ -9,6 +9,7 @@ lost its data, and what was known stays until it knows Nodes again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from bgpd.kube import resources
 from bgpd.kube.following import Following
@@ -18,13 +19,21 @@ from routes.node_prefixes import NodeFacts, NodePrefixes
 from routes.prefix import Prefix
 
 
+def keep_addresses(before: Node | None, now: Node) -> Node:
+    """A Node that has lost its addresses keeps the last ones: its pods are still there."""
+    if now.addresses or before is None or not before.addresses:
+        return now
+    text = "status.addresses is empty: the last ones stay in use"
+    return replace(now, addresses=before.addresses, problems=(*now.problems, text))
+
+
 class KnownNodes:
     """The table of all Nodes, and what follows from it for other peers' paths."""
 
     def __init__(self, following: Following, changed: Callable[[], None]) -> None:
         self._following = following
         self._changed = changed
-        self.table = following.follow(resources.NODES, self._take)
+        self.table = following.follow(resources.NODES, self._take, keep_addresses)
         self.prefixes = NodePrefixes(())
         self.ranges: tuple[Prefix, ...] = ()
         self._doubted = False

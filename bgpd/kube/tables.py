@@ -8,7 +8,8 @@ from bgpd.config_peers import MAX_PASSWORD
 from bgpd.kube import resources
 from bgpd.kube.custom_values import BgpAddressPool, BgpCluster, BgpPolicy, SecretKey
 from bgpd.kube.following import Following, Table
-from bgpd.kube.intent import Facts, Gateway
+from bgpd.kube.intent import Facts, Gateway, Problem
+from bgpd.kube.known_nodes import keep_addresses
 from bgpd.kube.objects import Node, Secret
 from bgpd.kube.options import KubeOptions
 from bgpd.kube.policies import route_policy
@@ -30,7 +31,7 @@ class ClusterTables:
         self._policies: dict[str, RoutePolicy] = {}
         self.clusters = following.follow(resources.CLUSTERS, self._noted)
         self.peers = following.follow(resources.PEERS, self._noted)
-        self.own = following.follow(resources.node(options.node), self._noted)
+        self.own = following.follow(resources.node(options.node), self._noted, keep_addresses)
         self.policies: Table[BgpPolicy] | None = None
         self.secrets: dict[str, Table[Secret]] = {}
         """By name, because each is followed alone."""
@@ -43,13 +44,28 @@ class ClusterTables:
         elif not names and self.policies is not None:
             self._following.drop(self.policies)
             self.policies = None
-            self._policies.clear()
+        for name in self._policies.keys() - names - self._policies_there():
+            del self._policies[name]
         named = {key.name for key in self._secrets_named()}
         for name in named - self.secrets.keys():
             resource = resources.secret(self._options.namespace, name)
             self.secrets[name] = self._following.follow(resource, self._noted)
         for name in self.secrets.keys() - named:
             self._following.drop(self.secrets.pop(name))
+
+    def _policies_there(self) -> set[str]:
+        return set() if self.policies is None else {each.name for each in self.policies.values.values()}
+
+    def kept(self) -> list[Problem]:
+        """What was deleted while something names it, and stays in use."""
+        gone = self._policies.keys() - self._policies_there()
+        text = "deleted, and still named: the last one stays in use"
+        found = [Problem("BGPPolicy", name, "Deleted", text) for name in gone]
+        for key in self._passwords.keys() & set(self._secrets_named()):
+            if self._secret_value(key) is None:
+                text = f"there is no usable key {key.key} any more: its last password serves until a restart"
+                found.append(Problem("Secret", key.name, "Deleted", text))
+        return found
 
     def _policies_named(self) -> set[str]:
         used = [peer.policies for peer in self.peers.values.values()]
@@ -67,8 +83,9 @@ class ClusterTables:
     @property
     def synced(self) -> bool:
         """Whether all of them were heard of."""
-        tables = (self.clusters, self.peers, self.own, *self.secrets.values())
-        return all(table.synced for table in tables) and (self.policies is None or self.policies.synced)
+        secrets = all(table.synced for table in self.secrets.values())
+        policies = self.policies is None or self.policies.synced
+        return self.clusters.synced and self.peers.synced and self.own.synced and secrets and policies
 
     @property
     def cluster(self) -> BgpCluster | None:
@@ -85,9 +102,9 @@ class ClusterTables:
         pools: Sequence[BgpAddressPool] = (),
         drain: DrainPlan = IN_SERVICE,
     ) -> Facts | None:
-        """What the intent follows from; None while there is no BGPCluster or no Node."""
+        """What the intent follows from; None while there is no BGPCluster, or no Node with an address."""
         cluster, node = self.cluster, self.node
-        if cluster is None or node is None:
+        if cluster is None or node is None or not node.addresses:
             return None
         return Facts(
             base=self._options.host,
@@ -104,20 +121,22 @@ class ClusterTables:
 
     def password(self, key: SecretKey) -> str | None:
         """The password that a Secret holds, or held: one that vanishes ends no session that it protects."""
-        table = self.secrets.get(key.name)
-        secret = None if table is None else table.named(key.name)
-        written = None if secret is None else secret.data.get(key.key)
-        found = None if written is None else password_of(written)
+        found = self._secret_value(key)
         if found is not None:
             self._passwords[key] = found
         return self._passwords.get(key)
+
+    def _secret_value(self, key: SecretKey) -> str | None:
+        table = self.secrets.get(key.name)
+        secret = None if table is None else table.named(key.name)
+        written = None if secret is None else secret.data.get(key.key)
+        return None if written is None else password_of(written)
 
     def _noted(self, _: object) -> None:
         self._changed()
 
     def _policies_changed(self, batch: Batch[BgpPolicy]) -> None:
-        for policy in batch.deleted:
-            self._policies.pop(policy.name, None)
+        """One that is deleted goes when nothing names it any more: not the sessions that need it."""
         for policy in batch.changed:
             self._policies[policy.name] = route_policy(policy)
         self._changed()

@@ -20,7 +20,15 @@ from bgpd.metrics_server import LONGEST_REQUEST, MOST_CONNECTIONS, MetricsServer
 from routes.path import PeerKind, PeerName
 from routes.peer import Counters, FamilyCounts, PeerStatus, SessionState
 from routes.prefix import Family, parse_address
-from routes.view import Convergence, DaemonStatus, FibCount, HostWarning, Table, TableCount
+from routes.view import (
+    Convergence,
+    DaemonStatus,
+    FibCount,
+    HostWarning,
+    IntentStatus,
+    Table,
+    TableCount,
+)
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "operations.md"
 UP = PeerStatus(
@@ -35,6 +43,7 @@ UP = PeerStatus(
 )
 DOWN = PeerStatus(PeerName("fe80::1%eth0"), PeerKind.IBGP, 65000, 65000, SessionState.ACTIVE)
 CLIENT = replace(UP, name=PeerName("10.0.0.1"), kind=PeerKind.IBGP, asn=65000)
+AWAY = HostWarning("the Kubernetes API server", "not heard from for 38 s", "")
 STATUS = DaemonStatus(
     version="1.2.3",
     role="agent",
@@ -44,7 +53,8 @@ STATUS = DaemonStatus(
     convergence=Convergence(complete=False, waiting_for=(PeerName("192.0.2.1"),)),
     tables=(TableCount(Table.LOC_RIB, Family.IPV4, prefixes=4, paths=9),),
     fib=(FibCount(Family.IPV4, wanted=4, installed=3, failed=1, held=2),),
-    warnings=(HostWarning("net.ipv4.ip_forward", "0", "sysctl -w net.ipv4.ip_forward=1"),),
+    warnings=(AWAY, HostWarning("net.ipv4.ip_forward", "0", "sysctl -w net.ipv4.ip_forward=1")),
+    intent=IntentStatus(stale=37.5, malformed=1, problems=2, ready=False, warnings=(AWAY,)),
     config_error="agent.toml:3: ...",
 )
 NOTHING = DaemonStatus("1.2.3", "agent", 65000, 1, 1.0, Convergence(complete=True))
