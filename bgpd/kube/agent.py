@@ -157,6 +157,8 @@ class KubeAgent(Follower[Agent]):
                 self.changed()
             node = self.tables.node
             if node is not None:
+                if self.tables.cluster is not None:  # the more nodes, the more patient each of them is
+                    self.state.cluster_has(self.tables.cluster.status.nodes)
                 self.state.node_is(node.uid)
                 news = self.following.news()
                 self.state.offer(node_facts(role, node, self.host, news, self.problems, self.drain.plan))

@@ -18,8 +18,8 @@ from bgpd.kube.node_checks import Check, NodeChecks
 from bgpd.kube.objects import Node, Pod
 from routes.prefix import format_address, format_router_id
 
-MOST_DEDICATED = 16
-"""As many reflectors as a status may have."""
+MOST_REFLECTORS = 16
+"""Of a status, and so of a Deployment."""
 MOST_ADDRESSES = 8
 
 
@@ -47,11 +47,13 @@ def dedicated(pods: Iterable[Pod], nodes: Mapping[str, Node]) -> tuple[Reflector
         phase = Phase.DRAINING if pod.deleting else Phase.ACTIVE if pod.ready else Phase.STARTING
         router_id = reflector_router_id_of(node.uid)
         found.append(Reflector(node.name, pod.uid, addresses, router_id, phase))
-    return tuple(found[:MOST_DEDICATED])
+    return tuple(found[:MOST_REFLECTORS])
 
 
-def reflectors_json(reflectors: Iterable[Reflector | ReflectorSeen]) -> list[dict[str, object]]:
-    """`status.reflectors`."""
+def reflectors_json(reflectors: Sequence[Reflector | ReflectorSeen]) -> list[dict[str, object]]:
+    """`status.reflectors`, of which those that leave give way where there are too many."""
+    order = sorted(reflectors, key=lambda each: each.phase is Phase.DRAINING)
+    shown = {each.uid for each in order[:MOST_REFLECTORS]}
     return [
         {
             "node": each.node,
@@ -61,6 +63,7 @@ def reflectors_json(reflectors: Iterable[Reflector | ReflectorSeen]) -> list[dic
             "phase": each.phase.value,
         }
         for each in reflectors
+        if each.uid in shown
     ]
 
 

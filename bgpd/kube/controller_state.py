@@ -37,6 +37,10 @@ from bgpd.kube.write_queue import Write, WriteQueue
 T = TypeVar("T")
 
 
+LOOK_AGAIN = 1.0
+"""Seconds from an election that changed something to the next."""
+
+
 class Topic(Enum):
     """What has to be looked at again."""
 
@@ -278,6 +282,8 @@ class ControllerState:
         witness = self.word.witness(self.standing.reflectors, ready, set(self.checks.nodes))
         plan = elect(self.candidates, witness, self.standing, cluster.reflectors.count, now)
         self.standing, self._wake = plan.standing, plan.wake
+        if plan.steps:  # of who is new, agents may have said something already
+            self._wake = now + LOOK_AGAIN
         about = Regarding(CRD_VERSION, "BGPCluster", cluster.name, cluster.uid)
         self._said += [Said(about, step.reason, f"{step.node}: {step.text}") for step in plan.steps]
 
@@ -287,11 +293,12 @@ class ControllerState:
     def _say_of_cluster(self, now: float, wall: datetime) -> None:
         for name, each in self.custom.clusters.items():
             path = f"{resources.CLUSTERS.path}/{name}"
-            if each.value is None or name != CLUSTER_NAME:
+            cluster, count = self.cluster, len(self.checks.nodes)
+            if cluster is None or cluster.uid != each.uid:
                 self.desk.want(now, wall, path, [accepted(each)], {})
                 continue
-            cluster, count = each.value, len(self.checks.nodes)
-            says = cluster_says(cluster, self._known())
+            # One that became invalid goes on as it was, and agents hear of its reflectors.
+            says = cluster_says(cluster, self._known()) if each.value is not None else [accepted(each)]
             says += cluster_status.topology_conditions(cluster, self.reflectors, count)
             says += cluster_status.node_conditions(self.checks)
             fields = {"nodes": count, "reflectors": cluster_status.reflectors_json(self.reflectors)}

@@ -3,9 +3,12 @@
 An agent fills `NodeFacts` whenever it likes; `StateSchedule` decides, without a clock or a socket, when they
 are written, and `node_state_writer.py` writes them.  What counts as a change:
 
-- at once: a condition, a session's state, whether it brings any path, the node's own identity and prefixes;
-- in its turn: the counts when they differ by more than a twentieth, other refusals, other reasons, drift;
-- within twice `REFRESH` seconds: anything else that differs (the last digit of a count).
+- at once: a condition, a session that comes or goes, whether it brings any path, the node's own identity and
+  prefixes;
+- in its turn: the counts when they differ by more than a twentieth, other refusals, drift, a session that
+  came back meanwhile, a first reason why one is down;
+- within twice `REFRESH` seconds: anything else that differs (the last digit of a count, or which state a
+  session is in that tries again and again to come up: without end, and on every node when a router is gone).
 
 **Load.**  Every write waits for the node's own share of a window (from the hash of its name), so that what
 all nodes see at the same time is not written at the same time.  Windows grow with the cluster: N nodes write
@@ -41,6 +44,8 @@ MOST_CONDITIONS = 16
 MOST_ADDRESSES = 16
 MOST_PREFIXES = 8
 LONGEST_VERSION = 64
+
+ESTABLISHED = "Established"
 
 URGENT_PER_SECOND = 200
 """Of all nodes together."""
@@ -78,7 +83,7 @@ class NodeFacts:
     @property
     def urgent(self) -> object:
         """What others wait for, as a value to compare."""
-        sessions = {each.peer: (each.asn, each.state, each.received > 0) for each in self.sessions}
+        sessions = {each.peer: (each.asn, _is_up(each), each.received > 0) for each in self.sessions}
         conditions = [(each.type, each.status, each.reason) for each in self.conditions]
         return (
             self.router_id, self.asn, self.version, self.addresses, self.pod_cidrs, sessions, conditions,
@@ -98,9 +103,16 @@ def differ(old: NodeFacts, new: NodeFacts) -> bool:
     return any(_apart(a, b) for a, b in zip(_counts(old), _counts(new), strict=True))
 
 
+def _is_up(session: SessionState) -> bool:
+    return session.state == ESTABLISHED
+
+
 def _session_differs(old: SessionState, new: SessionState) -> bool:
+    """Of two that are both up, or both down."""
+    if not _is_up(new):
+        return bool(new.reason) and not old.reason
     return (
-        (old.since, old.families, old.reason) != (new.since, new.families, new.reason)
+        (old.since, old.families) != (new.since, new.families)
         or _apart(old.received, new.received)
         or _apart(old.advertised, new.advertised)
     )
@@ -125,7 +137,7 @@ def status_body(facts: NodeFacts, conditions: tuple[Condition, ...]) -> dict[str
     Where there are too many sessions, as in a large mesh, those that are down come first.
     """
     routes, drift = facts.routes, facts.drift
-    shown = sorted(facts.sessions, key=lambda each: (each.state == "Established", each.peer))
+    shown = sorted(facts.sessions, key=lambda each: (_is_up(each), each.peer))
     return {
         "routerID": format_router_id(facts.router_id),
         "asn": facts.asn,

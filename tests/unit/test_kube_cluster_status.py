@@ -9,7 +9,7 @@ import pytest
 
 from bgpd.kube.acceptance import Known, cluster_says, peer_says
 from bgpd.kube.advertised_services import AdvertisedServices
-from bgpd.kube.cluster_status import dedicated, standing_from, topology_conditions
+from bgpd.kube.cluster_status import dedicated, reflectors_json, standing_from, topology_conditions
 from bgpd.kube.custom_values import (
     AddressKind,
     BgpAdvertisement,
@@ -54,6 +54,14 @@ def test_dedicated_reflectors_are_where_their_pods_are() -> None:
     ]  # fmt: skip
     assert found[0].addresses == a.addresses
     assert found[1].addresses == (parse_address("10.244.1.1"),)
+
+
+def test_a_status_has_room_for_so_many_reflectors_and_those_that_leave_give_way() -> None:
+    leaving = [replace(R, uid=f"d{number}", phase=Phase.DRAINING) for number in range(10)]
+    serving = [replace(R, uid=f"a{number}") for number in range(9)]
+    shown = [str(each["uid"]) for each in reflectors_json([*leaving, *serving])]
+    assert len(shown) == 16
+    assert {each.uid for each in serving} <= set(shown)
 
 
 def test_who_begins_to_lead_goes_on_with_the_reflectors_there_are() -> None:

@@ -227,6 +227,24 @@ def test_a_cordoned_reflector_is_replaced_before_it_drains(
     eventually(lambda: world.reflectors() == {first: "Draining", second: "Active"})
 
 
+def test_a_cluster_that_became_invalid_keeps_its_reflectors_and_gets_new_ones(
+    server: StandInApiServer, world: Cluster, start: Start
+) -> None:
+    server.create(cluster(reflectors={"count": 1}))
+    for number in (1, 2):
+        server.create(node(f"n{number}", f"192.0.2.{number}"))
+        world.reports(f"n{number}", "192.0.2.1", "192.0.2.2")
+    start()
+    eventually(lambda: list(world.reflectors().values()) == ["Active"])
+    (first,) = world.reflectors()
+    server.patch("BGPCluster", "default", {"spec": {"asn": -1}})
+    eventually(lambda: world.condition("BGPCluster", "default", "Accepted").startswith("False Invalid"))
+    assert world.reflectors() == {first: "Active"}
+    server.patch("Node", first, {"spec": {"unschedulable": True}})
+    eventually(lambda: world.reflectors().get(first) == "Draining")
+    assert "Active" in world.reflectors().values()
+
+
 def test_nothing_is_written_while_nothing_changes(
     server: StandInApiServer, world: Cluster, start: Start
 ) -> None:

@@ -73,7 +73,7 @@ def test_the_body_is_bounded_and_shows_trouble_first() -> None:
         pytest.param(replace(FACTS, routes=replace(FACTS.routes, failed=6)), True, False, id="a small count"),
         pytest.param(replace(FACTS, drift=Drift(1, 1)), True, False, id="drift"),
         pytest.param(replace(FACTS, refusals=()), True, False, id="refusals"),
-        pytest.param(replace(FACTS, sessions=(replace(UP, reason="x"),)), True, False, id="a reason"),
+        pytest.param(replace(FACTS, sessions=(replace(UP, since=None),)), True, False, id="up again"),
         pytest.param(
             replace(FACTS, sessions=(replace(UP, received=0),)), True, True, id="a peer without paths"
         ),
@@ -86,6 +86,16 @@ def test_the_body_is_bounded_and_shows_trouble_first() -> None:
 def test_what_counts_as_a_change(changed: NodeFacts, differs: bool, urgent: bool) -> None:
     assert differ(FACTS, changed) is differs
     assert (FACTS.urgent != changed.urgent) is urgent
+
+
+def test_a_session_that_tries_again_and_again_is_no_news() -> None:
+    tries = [replace(UP, state=state, since=None, received=0) for state in ("Idle", "Connect", "OpenSent")]
+    first, *others = (replace(FACTS, sessions=(each,)) for each in tries)
+    assert all(first.urgent == each.urgent and not differ(first, each) for each in others)
+    refused = replace(FACTS, sessions=(replace(tries[0], reason="connection refused"),))
+    timed_out = replace(FACTS, sessions=(replace(tries[1], reason="timed out"),))
+    assert differ(first, refused), "the first reason is one"
+    assert not differ(refused, timed_out)
 
 
 class Story:
