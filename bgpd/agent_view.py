@@ -29,7 +29,6 @@ from routes.view import (
     Table,
 )
 
-
 DRAINING = HostWarning(
     "this node is being drained",
     "its paths are announced as the last choice (RFC 8326)",
