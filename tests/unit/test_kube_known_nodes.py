@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
-from bgpd.kube.following import Following, Table
+from bgpd.kube.following import Following, Settle, Table
 from bgpd.kube.known_nodes import KnownNodes
 from bgpd.kube.objects import Node
 from bgpd.kube.watch import Batch, Resource
@@ -16,8 +16,10 @@ from tests.unit.test_kube_intent import PODS, node
 class FollowingByHand:
     """Hands out tables that a test feeds."""
 
-    def follow(self, _: Resource[Node], changed: Callable[[Batch[Node]], None]) -> Table[Node]:
-        return Table(changed)
+    def follow(
+        self, _: Resource[Node], changed: Callable[[Batch[Node]], None], settle: Settle[Node]
+    ) -> Table[Node]:
+        return Table(changed, settle)
 
 
 def known(*nodes: Node) -> KnownNodes:
