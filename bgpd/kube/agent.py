@@ -28,9 +28,12 @@ from bgpd.kube.objects import Node
 from bgpd.kube.options import KubeOptions
 from bgpd.kube.reflector_child import ReflectorChild
 from bgpd.kube.restart import Again, run_and_again
-from bgpd.node.drain import IN_SERVICE
+from bgpd.kube.shown import intent_status
+from bgpd.node.drain import IN_SERVICE, DrainPlan
 from routes.next_hop import Resolver
+from routes.own_path import OwnPath
 from routes.prefix import Address, Family
+from routes.view import IntentStatus
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at what no event tells."""
@@ -94,8 +97,21 @@ class KubeAgent(Follower[Agent]):
 
     @property
     def synced(self) -> bool:
-        nodes = self.nodes is None or self.nodes.table.synced
-        return self.tables.synced and nodes and self.services.synced
+        return self.tables.synced and (self.nodes is None or self.nodes.table.synced)
+
+    @property
+    def complete(self) -> bool:
+        return self.synced and self.services.synced
+
+    def shown(self) -> IntentStatus:
+        return intent_status(
+            self.following.news(),
+            self.problems,
+            waits=self.waits,
+            readiness=self.host.readiness,
+            drain=self.drain.plan,
+            trouble=self.host.trouble(),
+        )
 
     def intent(self) -> Intent | None:
         nodes = () if self.nodes is None else self.nodes.table.in_order()
@@ -105,7 +121,14 @@ class KubeAgent(Follower[Agent]):
         facts = self.tables.facts(self._gateways, nodes, self.services.pools, drain)
         if facts is None:
             return None
-        return replace(agent_intent(facts), services=tuple(announcements.announced.values()))
+        elected = is_elected(facts.cluster, facts.node)
+        return replace(agent_intent(facts), services=self._services(drain), reflects=elected)
+
+    def _services(self, drain: DrainPlan) -> tuple[OwnPath, ...]:
+        """What is announced of Services; while those can't be read, what was announced before."""
+        if self.services.synced or self._last is None:
+            return tuple(self.services.announcements.announced.values())
+        return self._last.services if drain.announce_services else ()
 
     def doubt(self) -> str:
         return super().doubt() or ("" if self.nodes is None else self.nodes.doubt)
@@ -116,19 +139,20 @@ class KubeAgent(Follower[Agent]):
     def make(self, intent: Intent) -> Agent:
         agent = Agent(intent.config, self.tasks)
         agent.announce_services(intent.services)
+        self.child.want(wanted=intent.reflects)
         return agent
 
     def looked(self, role: Agent, intent: Intent) -> None:
         """Take what no configuration holds: Services, whose paths have to be whose, and the reflector."""
         role.announce_services(intent.services)
-        cluster, node = self.tables.cluster, self.tables.node
+        cluster = self.tables.cluster
         if self.nodes is None or cluster is None:
             role.verify_against(None)
         else:
             self.nodes.on_touched = role.rejudge
             self.nodes.set_ranges(cluster.pod_cidrs)
             role.verify_against(self.nodes.prefixes)
-        self.child.want(wanted=cluster is not None and node is not None and is_elected(cluster, node))
+        self.child.want(wanted=intent.reflects)
         self.host.poke()
 
     def _wanted(self) -> tuple[Agent, Wanted] | None:

@@ -79,11 +79,10 @@ def _refusals(agent: Agent) -> Iterable[RefusedPath]:
 
 def _conditions(host: Host, news: News, problems: tuple[Problem, ...], drain: DrainPlan) -> tuple[Say, ...]:
     ready = host.readiness
-    trouble = [f"{what}: {why}" for what, why in sorted(host.errors.items())]
-    trouble += [f"{warning.subject} ({warning.value})" for warning in host.rivals]
+    trouble = host.trouble()
     conditions = [
         Say("Ready", ready.ready, "InStep" if ready.ready else "NotYet", "; ".join(ready.reasons)),
-        Say("APIServerReachable", not news.error, "Heard" if not news.error else "Stale", news.error),
+        Say("APIServerReachable", not news.stale, *(("Stale", news.error) if news.stale else ("Heard", ""))),
         Say("HostSetUp", not trouble, "Done" if not trouble else "Refused", "; ".join(trouble)),
         Say(
             "IntentTaken",

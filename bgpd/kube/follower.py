@@ -30,8 +30,10 @@ from bgpd.kube.following import Following
 from bgpd.kube.intent import Intent, Problem
 from bgpd.kube.options import KubeOptions
 from bgpd.kube.restart import Again
+from bgpd.kube.shown import intent_status
 from bgpd.kube.tables import ClusterTables
-from bgpd.reload import plan_reload
+from bgpd.reload import check_policies, plan_reload
+from routes.view import IntentStatus
 
 log = structlog.get_logger()
 
@@ -39,6 +41,9 @@ R = TypeVar("R", bound=process.Role)
 
 PATIENCE = 5.0
 """Seconds that a start waits for the API server before it takes the intent of its previous life."""
+BETWEEN_RESTARTS = 10.0
+"""The least seconds between two restarts in place."""
+SHOWN = 5
 SAY_AGAIN = 30.0
 """Seconds between two lines about what a start still waits for."""
 STORE_EVERY = 5.0
@@ -62,6 +67,10 @@ class Follower(ABC, Generic[R]):
         self._news = asyncio.Event()
         self._planned = False
         self._last: Intent | None = None
+        """What is done now; at the start, what the previous life did."""
+        self._stored_at = 0.0
+        self._refused = ""
+        """Why what the cluster says now is not taken."""
         self._unstored: Intent | None = None
         self._file = IntentFile(options.state_folder / self.file_name)
         client = KubeClient.load(options.kubeconfig, server=options.server)
@@ -95,6 +104,20 @@ class Follower(ABC, Generic[R]):
     def looked(self, role: R, intent: Intent) -> None:
         """Bring along what no configuration holds; called at each look, before that is compared."""
 
+    @property
+    def complete(self) -> bool:
+        """Whether also all that a start waits for only a while was heard of."""
+        return self.synced
+
+    def shown(self) -> IntentStatus:
+        """How this daemon stands to the cluster, for the API and the metrics."""
+        return intent_status(self.following.news(), self.problems, waits=self.waits)
+
+    @property
+    def waits(self) -> str:
+        """Why changes are not taken now, in a sentence; empty when they are."""
+        return self._refused or ("" if self.synced else self._missing())
+
     # -- starting ---------------------------------------------------------------------------------
 
     async def start(self) -> R:
@@ -105,6 +128,7 @@ class Follower(ABC, Generic[R]):
             self.role = role = self.make(intent)
             role.on_hangup = self.changed
             role.on_stop = self.stop
+            role.facts.intent = self.shown
             await role.start()
         except BaseException:
             self.following.close()
@@ -117,18 +141,13 @@ class Follower(ABC, Generic[R]):
         """What the API server says, or after a while without it what it said to the previous life."""
         begun = self.loop.time()
         say_at = begun + PATIENCE
+        self._last = self._previous()
         while True:
             self._follow()
-            intent = self.intent() if self.synced else None
+            now = self.loop.time()
+            intent = self._intent_at_start(patient=now - begun < PATIENCE)
             if intent is not None:
                 return intent
-            now = self.loop.time()
-            if now - begun >= PATIENCE and not self.synced:
-                stored = self._file.load()
-                if stored is not None:
-                    age = round(time.time() - stored[1])
-                    log.warning("started from the stored intent", age=age, reason=self._missing())
-                    return stored[0]
             if now >= say_at:
                 say_at = now + SAY_AGAIN
                 log.warning("waiting for the cluster's intent", reason=self._missing())
@@ -136,16 +155,48 @@ class Follower(ABC, Generic[R]):
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), 1.0)
 
+    def _previous(self) -> Intent | None:
+        """The intent of the previous life, as far as it can be used."""
+        found = self._file.load()
+        if found is None:
+            return None
+        intent, self._stored_at = found
+        fault = fault_of(intent.config)
+        if fault:
+            log.warning("the stored intent can't be used", file=str(self._file.path), reason=fault)
+        return None if fault else intent
+
+    def _intent_at_start(self, *, patient: bool) -> Intent | None:
+        """What to begin with; None to wait."""
+        if self.synced and (self.complete or not patient):
+            intent = None if self.doubt() else self.intent()
+            self._refused = "" if intent is None else fault_of(intent.config)
+            if intent is not None and not self._refused:
+                return intent
+        elif patient:
+            return None
+        before = self._last
+        if before is None:
+            return None
+        gone = self.synced and not self.doubt() and self.tables.node is None
+        age = round(time.time() - self._stored_at)
+        log.warning("started from the stored intent", age=age, reason=self._missing())
+        return self._without_node(before.config) if gone else before
+
     def _missing(self) -> str:
         news = self.following.news()
         if news.error:
             return news.error
         if not self.synced:
             return "not everything was heard of yet"
+        if self._refused:
+            return self._refused
         if news.malformed:
-            return "; ".join(f"{name}: {text}" for name, text in news.malformed)
+            return "; ".join(f"{name}: {text}" for name, text in news.malformed[:SHOWN])
         if self.tables.cluster is None:
             return "there is no BGPCluster: see docs/kubernetes.md"
+        if self.tables.node is not None:
+            return f"Node {self.options.node} has no address in status.addresses yet"
         return f"there is no Node {self.options.node}: is --node the name that kubectl get nodes shows?"
 
     # -- following --------------------------------------------------------------------------------
@@ -174,20 +225,34 @@ class Follower(ABC, Generic[R]):
         if doubt:
             self._report((Problem("BGPCluster", CLUSTER_NAME, "Unbelievable", doubt),))
             return
-        intent = self.intent() or self._without_node(role.config)
-        self._report(intent.problems)
+        intent = self.intent()
+        if intent is None:
+            if self.tables.node is not None:  # it has no address: it is not the Node that is gone
+                self._report((Problem("Node", self.options.node, "NoAddress", self._missing()),))
+                return
+            intent = self._without_node(role.config)
+        self._report((*intent.problems, *self.tables.kept()))
+        self._refused = fault_of(intent.config)
+        if not self._refused:
+            self._take(role, intent)
+
+    def _take(self, role: R, intent: Intent) -> None:
+        """Have the role do this, or begin again where it can't while it runs."""
+        if restart := why_restart(role.config, intent.config):
+            wait = role.facts.started + BETWEEN_RESTARTS - time.time()
+            if wait > 0:  # whoever changes it all the time has no daemon that does nothing but begin
+                self._refused = f"{restart}; that is done in {wait:.0f} s"
+                self.loop.call_later(wait, self.changed)
+                return
+            self._last = self._unstored = intent
+            self._again.ask(restart)
+            role.leave(process.Leaving(None))
+            return
         self.looked(role, intent)
         if intent != self._last:
             self._last = self._unstored = intent
-        if intent.config == role.config:
-            return
-        try:
-            plan_reload(role.config, intent.config)
-        except ConfigError as error:
-            self._again.ask(str(error))
-            role.leave(process.Leaving(None))
-            return
-        role.replace_config(intent.config)
+        if intent.config != role.config:
+            role.replace_config(intent.config)
 
     def doubt(self) -> str:
         """Why what the API server says now is not to be acted on, in a sentence; empty when it is.
@@ -227,3 +292,21 @@ class Follower(ABC, Generic[R]):
         """The role ends: keep what it did, and follow nothing any more."""
         self._store()
         self.following.close()
+
+
+def fault_of(config: Config) -> str:
+    """Why a configuration can be taken by nobody, in a sentence; empty when it can."""
+    try:
+        check_policies(config)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def why_restart(old: Config, new: Config) -> str:
+    """Why a daemon with the old configuration can't take the new one while it runs; empty when it can."""
+    try:
+        plan_reload(old, new)
+    except ConfigError as error:
+        return str(error)
+    return ""

@@ -81,6 +81,11 @@ class Host:
         self._marked = 0.0
         self._poked = asyncio.Event()
 
+    def trouble(self) -> list[str]:
+        """What could not be set up, and what is in the way, each in a sentence."""
+        found = [f"{what}: {why}" for what, why in sorted(self.errors.items())]
+        return found + [f"{warning.subject} ({warning.value})" for warning in self.rivals]
+
     def poke(self) -> None:
         """Look now."""
         self._poked.set()

@@ -97,6 +97,8 @@ class Intent:
     problems: tuple[Problem, ...] = ()
     services: tuple[OwnPath, ...] = ()
     """What an agent announces beside the configuration's prefixes."""
+    reflects: bool = False
+    """Whether an agent has a reflector beside it."""
 
 
 # -- the agent ----------------------------------------------------------------------------------------
