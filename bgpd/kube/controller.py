@@ -16,7 +16,7 @@ import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from random import random
@@ -27,6 +27,7 @@ import structlog
 from bgpd.config import Endpoint
 from bgpd.errors import ConfigError, PodbgpError
 from bgpd.kube import resources
+from bgpd.kube.candidates import decode_elector_node
 from bgpd.kube.client import KubeClient
 from bgpd.kube.controller_metrics import ControllerMetrics, Counts, Glance
 from bgpd.kube.controller_state import ControllerState
@@ -159,7 +160,8 @@ class Controller:
         self._follow_custom(Table.ADVERTISEMENTS, resources.ADVERTISEMENTS)
         self._follow_custom(Table.POOLS, resources.POOLS)
         follow(resources.NODE_STATES, self._then(lambda batch: state.take_states(now(), batch)))
-        follow(resources.NODES, self._then(lambda batch: state.take_nodes(now(), batch)))
+        nodes = replace(resources.NODES, decode=decode_elector_node)
+        follow(nodes, self._then(lambda batch: state.take_nodes(now(), batch)))
         follow(resources.SERVICES, self._then(state.take_services))
         pods = f"/api/v1/namespaces/{namespace}/pods"
         follow(

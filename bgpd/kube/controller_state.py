@@ -20,10 +20,11 @@ from bgpd.kube import cluster_status, resources
 from bgpd.kube.acceptance import Known, accepted, cluster_says
 from bgpd.kube.advertised_services import AdvertisedServices
 from bgpd.kube.agents_word import AgentsWord
+from bgpd.kube.candidates import Candidate, candidate_of
 from bgpd.kube.custom_book import CustomBook, Table
 from bgpd.kube.custom_state import BgpNodeState
 from bgpd.kube.custom_values import CLUSTER_NAME, BgpCluster, ReflectorMode, Topology
-from bgpd.kube.election import Candidate, Reflector, Standing, candidate_of, elect
+from bgpd.kube.election import Reflector, Standing, elect
 from bgpd.kube.events import CRD_VERSION, Regarding
 from bgpd.kube.intent import MOST_NODES_IN_MESH
 from bgpd.kube.load_balancers import LoadBalancers, PoolInputs, Said, ServiceKey

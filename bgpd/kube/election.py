@@ -25,9 +25,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from bgpd.kube.candidates import Candidate
 from bgpd.kube.custom_values import Phase
 from bgpd.kube.identity import reflector_router_id_of
-from bgpd.kube.objects import Node
 from routes.prefix import Address
 
 STARTING_TIME = 120.0
@@ -47,19 +47,6 @@ SHUN_TIME = 600.0
 
 MOST_SHUNNED = 64
 
-SPOT_LABELS = {
-    "karpenter.sh/capacity-type": "spot",
-    "eks.amazonaws.com/capacityType": "SPOT",
-    "cloud.google.com/gke-spot": "true",
-    "cloud.google.com/gke-preemptible": "true",
-    "kubernetes.azure.com/scalesetpriority": "spot",
-}
-"""How platforms mark Nodes that they may take back at any time."""
-LEAVING_TAINTS = frozenset(
-    ("ToBeDeletedByClusterAutoscaler", "DeletionCandidateOfClusterAutoscaler", "karpenter.sh/disrupted")
-)
-"""How autoscalers mark Nodes that they are about to remove."""
-
 
 @dataclass(frozen=True, slots=True)
 class Reflector:
@@ -74,38 +61,6 @@ class Reflector:
     """When the phase began, or was first seen."""
     quiet_since: float | None = None
     """Since when most agents have no session with it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A Node, as far as the election looks at it."""
-
-    uid: str
-    name: str
-    addresses: tuple[Address, ...]
-    zone: str = ""
-    created: float = 0.0
-    ready: bool = True
-    leaving: bool = False
-    """Cordoned, being deleted, or marked by an autoscaler."""
-    spot: bool = False
-    reports: bool = True
-    """Whether an agent there has written its BGPNodeState."""
-
-
-def candidate_of(node: Node, *, reports: bool) -> Candidate:
-    """What the election needs of a Node."""
-    return Candidate(
-        uid=node.uid,
-        name=node.name,
-        addresses=node.addresses,
-        zone=node.zone,
-        created=node.created,
-        ready=node.ready,
-        leaving=node.unschedulable or node.deleting or bool(LEAVING_TAINTS & node.taints),
-        spot=any(node.labels.get(label) == value for label, value in SPOT_LABELS.items()),
-        reports=reports,
-    )
 
 
 @dataclass(frozen=True, slots=True)

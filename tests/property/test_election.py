@@ -8,8 +8,9 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bgpd.kube.candidates import Candidate
 from bgpd.kube.custom_values import Phase
-from bgpd.kube.election import Candidate, Plan, Standing, Witness, elect
+from bgpd.kube.election import Plan, Standing, Witness, elect
 from routes.prefix import parse_address
 
 NAMES = [f"n{number}" for number in range(8)]

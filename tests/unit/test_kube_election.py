@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from bgpd.kube import election
+from bgpd.kube.candidates import Candidate, candidate_of, decode_elector_node
 from bgpd.kube.custom_values import Phase
-from bgpd.kube.election import Candidate, Plan, Standing, Witness, candidate_of, elect
+from bgpd.kube.election import Plan, Standing, Witness, elect
 from bgpd.kube.objects import ZONE_LABEL, Node
 from routes.prefix import parse_address
 
@@ -85,6 +86,13 @@ def test_a_node_is_read_for_what_tells_whether_it_stays() -> None:
     assert found == Candidate("u", "n", (), "z", 5.0, ready=True, leaving=True, spot=True, reports=False)
     assert candidate_of(Node("n", "u", unschedulable=True), reports=True).leaving
     assert not candidate_of(Node("n", "u"), reports=True).leaving
+
+
+def test_labels_that_say_nothing_of_it_are_not_kept() -> None:
+    raw = b"""{"metadata": {"name": "n", "uid": "u", "labels": {"topology.kubernetes.io/zone": "z", "x": "y",
+        "cloud.google.com/gke-spot": "true"}}}"""
+    kept = {"topology.kubernetes.io/zone": "z", "cloud.google.com/gke-spot": "true"}
+    assert decode_elector_node(raw).labels == kept
 
 
 def test_a_new_one_is_active_when_nine_of_ten_agents_have_its_routes() -> None:
