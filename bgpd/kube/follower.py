@@ -125,11 +125,12 @@ class Follower(ABC, Generic[R]):
         try:
             intent = await self._first_intent()
             self._report(intent.problems)
-            self.role = role = self.make(intent)
+            role = self.make(intent)
             role.on_hangup = self.changed
             role.on_stop = self.stop
             role.facts.intent = self.shown
             await role.start()
+            self.role = role  # only now: a change that came while it starts would start its peers twice
         except BaseException:
             self.following.close()
             raise
