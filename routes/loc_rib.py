@@ -11,7 +11,8 @@ This module must never look at what policy refused.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import repeat
 from typing import NamedTuple
 
 from routes.adj_rib_in import AdjRibIn
@@ -21,6 +22,10 @@ from routes.path import LOCAL_PEER, Path
 from routes.prefix import Address, Family, Prefix
 
 _new = tuple.__new__  # a NamedTuple's own constructor takes twice as long, and this runs for each prefix
+
+
+MANY = 8
+"""Touched prefixes from which on it pays to look whether they can be treated together."""
 
 
 class Change(NamedTuple):
@@ -137,6 +142,10 @@ class LocRib:
         renewed, self._renewed = self._renewed, set()
         selected, holders, cost, duplicates = self.selected, self.holders, self.cost, self.duplicates
         twice = {} if duplicates is None else duplicates.now
+        if len(pending) >= MANY and not twice and not renewed:
+            together = self._take_together(pending)
+            if together is not None:
+                return together
         changes: list[Change] = []
         for nlri, only in pending.items():
             before = selected.get(nlri, ())
@@ -172,6 +181,25 @@ class LocRib:
             if after != before or (after and nlri in renewed):
                 changes.append(_new(Change, (nlri, before, after)))
         return changes
+
+    def _take_together(self, pending: dict[Prefix, Path | None]) -> list[Change] | None:
+        """The same where all have one usable candidate, or none has any: tables take all in a few calls."""
+        paths = [path for path in pending.values() if path is not None]
+        after: Iterable[tuple[Path, ...]]
+        if not paths and self.holders.keys().isdisjoint(pending):
+            before = list(map(self.selected.pop, pending, repeat(())))
+            after = repeat(())
+        elif len(paths) == len(pending) and None not in map(self.cost, paths):
+            before = list(map(self.selected.get, pending, repeat(())))
+            after = list(zip(paths))
+            self.selected.update(zip(pending, after, strict=True))
+        else:
+            return None
+        changes: list[Change] = list(
+            map(_new, repeat(Change), zip(pending, before, after, strict=False))  # one may repeat for ever
+        )
+        some_same = any(before) if paths else not all(before)
+        return [change for change in changes if change[1] != change[2]] if some_same else changes
 
     def covering(self, nlri: Prefix) -> Iterator[Prefix]:
         """Selected prefixes that contain `nlri`, itself included, longest first."""

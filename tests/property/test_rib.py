@@ -392,7 +392,7 @@ def test_any_sequence_equals_the_naive_model(
 ) -> None:
     """`many`: whether the prefixes of an UPDATE are treated together where that is possible."""
     life = Life(multipath)
-    with patch("routes.rib.MANY", many):
+    with patch("routes.rib.MANY", many), patch("routes.loc_rib.MANY", many):
         for peer in range(len(SOURCES)):
             life.up(peer, frozenset())
         for name, arguments in sequence:

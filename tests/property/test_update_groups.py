@@ -211,6 +211,7 @@ def test_every_peer_ends_with_what_the_model_says(seed: int, steps: int, pinned:
         patch("bgpd.bgp.update_groups.log"),
         patch("bgpd.bgp.front.STEP", 2),
         patch("routes.rib.MANY", many),
+        patch("routes.loc_rib.MANY", many),
     ):
         world = World(random)
         for _ in range(steps):
