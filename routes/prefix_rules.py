@@ -108,19 +108,22 @@ def compile_prefixes(
     lows = [hole.address for hole in holes]
     highs = [(Range.of(hole).high, hole.length) for hole in holes]
 
+    def outside(nlri: Prefix) -> bool:
+        at = bisect_right(lows, nlri[0])
+        if not at:
+            return True
+        high, shortest = highs[at - 1]
+        return nlri[0] > high or nlri[1] < shortest
+
+    if allow is None:
+        return outside
+
     def admits(nlri: Prefix) -> bool:
         address, length = nlri
         for low, high, ge, le in entries:
             if low <= address <= high and ge <= length <= le:
-                break
-        else:
-            return False
-        if lows:
-            at = bisect_right(lows, address)
-            if at:
-                high, shortest = highs[at - 1]
-                return address > high or length < shortest
-        return True
+                return not lows or outside(nlri)
+        return False
 
     return admits
 
