@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
@@ -24,7 +23,8 @@ from bgpd.bgp.notifications import Cease, cease
 from bgpd.config import Config
 from bgpd.config_table import InvalidConfigError
 from bgpd.daemon import Daemon, repeated
-from bgpd.errors import ConfigError, InvariantError, PodbgpError
+from bgpd.errors import ConfigError, PodbgpError
+from bgpd.faults import crash_on_our_faults
 from bgpd.gc_policy import GcPolicy
 from bgpd.log import configure, log_problems
 from bgpd.meters import Meters, measure_loop_lag
@@ -230,33 +230,6 @@ class Role(ABC):
             await self._api.stop()
         if self._metrics is not None:
             await self._metrics.close()
-
-
-def crash_on_our_faults(tasks: asyncio.TaskGroup) -> None:
-    """End the process when an exception passed through our own code: better no daemon than a wrong one.
-
-    The kernel keeps its routes, peers with graceful restart keep our paths, and a supervisor starts it again.
-    Libraries (gRPC's poller) let exceptions of their own reach the loop, and go on.
-    """
-
-    async def crash(error: BaseException) -> None:
-        raise InvariantError("a callback of the event loop failed") from error
-
-    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-        error = context.get("exception")
-        if isinstance(error, Exception) and any(
-            str(frame.f_globals.get("__name__", "")).split(".")[0] in _OURS
-            for frame, _ in traceback.walk_tb(error.__traceback__)
-        ):
-            log.critical("a fault of ours: the daemon ends", exc_info=error)
-            tasks.create_task(crash(error))
-        else:
-            loop.default_exception_handler(context)
-
-    asyncio.get_running_loop().set_exception_handler(handle)
-
-
-_OURS = frozenset(("bgpd", "routes"))
 
 
 def run(config: Config, role: Callable[[Config, asyncio.TaskGroup], Role]) -> int:

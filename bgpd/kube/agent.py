@@ -11,16 +11,16 @@ from dataclasses import replace
 
 from bgpd import process
 from bgpd.agent import Agent
-from bgpd.config import Config, FibConfig
-from bgpd.kernel.netlink import Kernel
+from bgpd.config import Config
 from bgpd.kube import resources
 from bgpd.kube.agent_facts import node_facts
 from bgpd.kube.custom_values import BgpCluster, ReflectorMode, Topology
 from bgpd.kube.drain_watch import DrainWatch
 from bgpd.kube.errors import KubeError
 from bgpd.kube.follower import Follower
+from bgpd.kube.gateways import gateways_of, read_surroundings
 from bgpd.kube.host import Host, Wanted
-from bgpd.kube.intent import Gateway, Intent, agent_intent, pool_prefixes
+from bgpd.kube.intent import Intent, agent_intent, pool_prefixes
 from bgpd.kube.known_nodes import KnownNodes
 from bgpd.kube.local_services import LocalServices
 from bgpd.kube.node_state_writer import NodeStateWriter
@@ -30,9 +30,8 @@ from bgpd.kube.reflector_child import ReflectorChild
 from bgpd.kube.restart import Again, run_and_again
 from bgpd.kube.shown import intent_status
 from bgpd.node.drain import IN_SERVICE, DrainPlan
-from routes.next_hop import Resolver
 from routes.own_path import OwnPath
-from routes.prefix import Address, Family
+from routes.prefix import Address
 from routes.view import IntentStatus
 
 LOOK_EVERY = 1.0
@@ -213,23 +212,3 @@ def is_elected(cluster: BgpCluster, node: Node) -> bool:
     if cluster.topology is not Topology.REFLECTOR or cluster.reflectors.mode is not ReflectorMode.ELECTED:
         return False
     return any(each.uid == node.uid for each in cluster.status.reflectors)
-
-
-# -- the host -----------------------------------------------------------------------------------------
-
-
-def read_surroundings(fib: FibConfig) -> Resolver:
-    """The links, addresses and foreign routes of this host."""
-    with Kernel(fib.table, fib.protocol, (fib.metric, fib.unreachable_metric)) as kernel:
-        found = kernel.surroundings()
-    return Resolver(found.links, found.addresses, found.routes)
-
-
-def gateways_of(resolver: Resolver) -> dict[Family, Gateway]:
-    """The host's default gateways."""
-    found: dict[Family, Gateway] = {}
-    for family, size in ((Family.IPV4, 4), (Family.IPV6, 16)):
-        hop = resolver.default_gateway(size)
-        if hop is not None and hop.gateway is not None:
-            found[family] = Gateway(hop.gateway, resolver.links[hop.ifindex].name)
-    return found

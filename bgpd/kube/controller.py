@@ -26,6 +26,7 @@ import structlog
 
 from bgpd.config import Endpoint
 from bgpd.errors import ConfigError, PodbgpError
+from bgpd.faults import crash_on_our_faults
 from bgpd.kube import resources
 from bgpd.kube.candidates import decode_elector_node
 from bgpd.kube.client import KubeClient
@@ -44,7 +45,6 @@ from bgpd.kube.status_writer import Result, StatusWriter
 from bgpd.kube.watch import Batch, Pace, Resource
 from bgpd.kube.write_queue import Write
 from bgpd.metrics_server import MetricsServer
-from bgpd.process import crash_on_our_faults
 from bgpd.throttle import Throttle
 
 log = structlog.get_logger()

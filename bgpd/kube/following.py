@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from bgpd.kube.client import KubeClient
+from bgpd.kube.heap import keep_large_blocks_apart
 from bgpd.kube.watch import Batch, Pace, Resource, Watch, on_loop
 
 
@@ -92,6 +93,7 @@ class Following:
     """The watches of one process."""
 
     def __init__(self, client: KubeClient, loop: asyncio.AbstractEventLoop, pace: Pace | None = None) -> None:
+        keep_large_blocks_apart()
         self.client = client
         self._loop = loop
         self._pace = pace

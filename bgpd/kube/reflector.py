@@ -10,14 +10,17 @@ import asyncio
 import os
 import sys
 
+import structlog
+
 from bgpd import process
 from bgpd.bgp.notifications import Cease, cease
 from bgpd.config import Config
+from bgpd.errors import KernelError
 from bgpd.kube import resources
-from bgpd.kube.agent import gateways_of, read_surroundings
-from bgpd.kube.custom_values import BgpCluster
+from bgpd.kube.custom_values import BgpCluster, Speakers
 from bgpd.kube.follower import Follower
-from bgpd.kube.intent import Facts, Intent, client_addresses, reflector_intent
+from bgpd.kube.gateways import gateways_of, read_surroundings
+from bgpd.kube.intent import Facts, Gateway, Intent, client_addresses, reflector_intent
 from bgpd.kube.known_nodes import KnownNodes
 from bgpd.kube.options import KubeOptions
 from bgpd.kube.reflector_child import LEAVE
@@ -25,7 +28,9 @@ from bgpd.kube.restart import Again, run_and_again
 from bgpd.process import Leaving
 from bgpd.reflector import Reflector
 from routes.path import PeerName
-from routes.prefix import format_address
+from routes.prefix import Family, format_address
+
+log = structlog.get_logger()
 
 
 def run(options: KubeOptions) -> int:
@@ -61,7 +66,8 @@ class KubeReflector(Follower[Reflector]):
     file_name = "reflector-intent.json"
 
     def __init__(self, options: KubeOptions, again: Again, tasks: asyncio.TaskGroup) -> None:
-        self._gateways = gateways_of(read_surroundings(options.host.fib))
+        self._gateways: dict[Family, Gateway] | None = None
+        """None: nobody asked for them yet."""
         super().__init__(options, again, tasks)
         self.nodes = KnownNodes(self.following, self.changed)
         self.pools = self.following.follow(resources.POOLS, lambda _: self.changed())
@@ -74,7 +80,20 @@ class KubeReflector(Follower[Reflector]):
         return self.tables.synced and self.nodes.table.synced and self.pools.synced
 
     def _facts(self) -> Facts | None:
-        return self.tables.facts(self._gateways, self.nodes.table.in_order(), self.pools.in_order())
+        gateways = self._default_gateways()
+        return self.tables.facts(gateways, self.nodes.table.in_order(), self.pools.in_order())
+
+    def _default_gateways(self) -> dict[Family, Gateway]:
+        """Read once, when a peer needs them."""
+        wanted = any(
+            p.gateway and p.speakers is Speakers.REFLECTORS for p in self.tables.peers.values.values()
+        )
+        if self._gateways is None and wanted:
+            try:
+                self._gateways = gateways_of(read_surroundings(self.options.host.fib))
+            except KernelError as error:
+                log.warning("the default gateways can't be read", reason=str(error))
+        return self._gateways or {}
 
     def intent(self) -> Intent | None:
         facts = self._facts()

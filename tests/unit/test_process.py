@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from bgpd.errors import InvariantError
+from bgpd.faults import crash_on_our_faults
 from bgpd.meters import Histogram
-from bgpd.process import crash_on_our_faults
 
 
 async def serve(fault: object) -> None:
