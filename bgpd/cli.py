@@ -274,6 +274,10 @@ def flush(path: str) -> None:
 )
 @click.option("--duration", type=float, metavar="SECONDS", help="Of the comparison's traffic in all.")
 @click.option("--output", type=click.Choice(["text", "json"]), help="Of the comparison.")
+@click.option("--kubernetes", is_flag=True, help="A Kubernetes cluster instead, from an empty API server.")
+@click.option("--topology", type=click.Choice(["reflector", "mesh"]), help="Of the Kubernetes cluster.")
+@click.option("--stand-in", is_flag=True, help="The stand-in API server, where the real one was built too.")
+@click.option("--short", is_flag=True, help="Without the reflectors' death and the drain in Kubernetes.")
 def lab(
     fabric: str,
     nodes: int | None,
@@ -286,24 +290,39 @@ def lab(
     compare: str | None,
     duration: float | None,
     output: str | None,
+    *,
+    kubernetes: bool,
+    topology: str | None,
+    stand_in: bool,
+    short: bool,
 ) -> None:
     """Build a routed pod network in network namespaces and prove that it works.
 
     reflector: the agents peer with two route reflectors, which are killed and come back.  mesh: with each
     other.  frr, bird: with two top-of-rack routers.
+
+    With --kubernetes: a cluster whose nodes take their intent from an API server, the real one where
+    `make kube` has run.
     """
     from bgpd.lab.run import LabOptions, remove_labs, run_lab  # noqa: PLC0415  rich, and the whole lab
 
     if remove is not None:
         sys.exit(remove_labs(remove))
+    named = click.get_current_context().get_parameter_source("fabric") is not ParameterSource.DEFAULT
     if compare is not None:
-        named = click.get_current_context().get_parameter_source("fabric")
-        shape = (keep, ipv4_only, nodes, pods, light_nodes, named is not click.core.ParameterSource.DEFAULT)
-        if any(shape):
+        if any((keep, ipv4_only, nodes, pods, light_nodes, named, kubernetes)):
             raise click.UsageError("--compare builds its own two nodes: only --duration, --timeout, --output")
         sys.exit(_compare(duration, timeout, output))
     if duration is not None or output is not None:
         raise click.UsageError("--duration and --output belong to --compare")
+    if kubernetes:
+        if any((ipv4_only, pods, light_nodes, named)):
+            raise click.UsageError(
+                "--kubernetes: only --topology, --nodes, --stand-in, --short, --keep, --timeout"
+            )
+        sys.exit(_kubernetes(topology, nodes, timeout, keep=keep, stand_in=stand_in, short=short))
+    if topology is not None or stand_in or short:
+        raise click.UsageError("--topology, --stand-in and --short belong to --kubernetes")
     default = LabOptions()
     options = LabOptions(
         fabric=fabric,
@@ -315,6 +334,24 @@ def lab(
         timeout=default.timeout if timeout is None else timeout,
     )
     sys.exit(run_lab(options))
+
+
+def _kubernetes(
+    topology: str | None, nodes: int | None, timeout: float | None, *, keep: bool, stand_in: bool, short: bool
+) -> int:
+    from bgpd.lab.kube_lab import KubeLabOptions, run_kube_lab  # noqa: PLC0415  rich, and the whole lab
+
+    default = KubeLabOptions()
+    return run_kube_lab(
+        KubeLabOptions(
+            topology=topology or default.topology,
+            nodes=default.nodes if nodes is None else nodes,
+            stand_in=stand_in,
+            short=short,
+            keep=keep,
+            timeout=default.timeout if timeout is None else timeout,
+        )
+    )
 
 
 def _compare(duration: float | None, timeout: float | None, output: str | None) -> int:

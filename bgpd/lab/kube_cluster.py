@@ -8,10 +8,12 @@ program; what stands in for something says so in its name (`fake_kubelet`, `fake
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +24,7 @@ from bgpd.kube.client import Conflict, KubeClient, KubeError, NotFound
 from bgpd.lab import kube_network
 from bgpd.lab.command import LabError
 from bgpd.lab.control_plane import ControlPlane
+from bgpd.lab.converge import Count
 from bgpd.lab.fake_kubelet import FakeKubelet
 from bgpd.lab.fake_scheduler import FakeScheduler
 from bgpd.lab.kube_apply import Json, apply, apply_all, documents
@@ -80,6 +83,15 @@ class KubeNode:
             f"agent of {node.name}", node.namespace, self._command(control), self.folder / "agent.log"
         )
 
+    def kill_agent(self) -> int:
+        """`kill -9` the agent and the reflector beside it, if there is one; how many those were."""
+        parent = self.agent.pid
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        for pid in children:
+            os.kill(int(pid), signal.SIGKILL)
+        self.agent.kill()
+        return 1 + len(children)
+
     def _command(self, control: Control) -> list[str]:
         """The agent's command line; its two files are only of where its APIs listen."""
         host, reflector = self.folder / "agent.toml", self.folder / "reflector.toml"
@@ -95,7 +107,7 @@ class KubeNode:
 
 
 class KubeCluster:
-    """The cluster; a context manager.  Once it is entered the API server serves; `start` boots the nodes."""
+    """The cluster; a context manager.  Once it is entered the API server serves, empty; `start` fills it."""
 
     def __init__(
         self,
@@ -133,7 +145,6 @@ class KubeCluster:
                 zone = f"zone{node.number % 2}"
                 self.nodes[node.name] = KubeNode(node, self.control, self.workspace, zone)
             self.controller = self._controller()
-            self._install()
             self._stack = stack.pop_all()
         return self
 
@@ -141,6 +152,10 @@ class KubeCluster:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+    def leave(self) -> None:
+        """Let all of it run on when the context is left."""
+        self._stack.pop_all()
 
     # -- installing -------------------------------------------------------------------------------
 
@@ -185,35 +200,50 @@ class KubeCluster:
 
     # -- running ----------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Start controller, scheduler and nodes; returns when every Node is marked as usable."""
-        self.controller.start()
-        self._stack.callback(self.controller.kill)
-        scheduler = self._stack.enter_context(FakeScheduler(self.control))
+    def start(self, count: Count | None = None, within: float = PATIENCE) -> None:
+        """Install podbgp and boot all nodes; returns when every Node is marked as usable.
+
+        `count` is told how many are.  What takes long to load is started first and at once.
+        """
         for node in self.nodes.values():
-            self.start_node(node)
-        self.wait_usable()
+            self._stack.enter_context(node.kubelet)
+        scheduler = self._stack.enter_context(FakeScheduler(self.control))
+        self._install()
+        for process in (self.controller, *(node.agent for node in self.nodes.values())):
+            process.start()
+            self._stack.callback(process.kill)
+        self._start_proxies()
+        self.wait_usable(within, count)
         scheduler.process.must_run()
 
-    def start_node(self, node: KubeNode) -> None:
-        """Boot a node: kubelet, agent, and kube-proxy where the lab has Services."""
-        self._stack.enter_context(node.kubelet)
-        node.agent.start()
-        self._stack.callback(node.agent.kill)
-        if self.services and isinstance(self.control, ControlPlane):
-            eventually(lambda: self.get(f"/api/v1/nodes/{node.name}"), f"Node {node.name}")
+    def _start_proxies(self) -> None:
+        """One kube-proxy for each node; it looks for its Node once, as it starts."""
+        if not (self.services and isinstance(self.control, ControlPlane)):
+            return
+        for node in self.nodes.values():
+            eventually(lambda name=node.name: self.exists(f"/api/v1/nodes/{name}"), f"Node {node.name}")  # type: ignore[misc]  # bound now
             node.proxy = self._stack.enter_context(KubeProxy(self.control, node.node, self.workspace))
 
-    def wait_usable(self, within: float = PATIENCE) -> None:
+    def wait_usable(self, within: float = PATIENCE, count: Count | None = None) -> None:
         """Return when no Node has the startup taint, and each says that its network is there."""
+
+        def look() -> bool:
+            usable = sum(self.is_usable(name) for name in self.nodes)
+            if count is not None:
+                count(usable, len(self.nodes))
+            return usable == len(self.nodes)
+
+        eventually(look, "all nodes are usable", within)
         for node in self.nodes.values():
-            eventually(lambda name=node.name: self.is_usable(name), f"{node.name} is usable", within)  # type: ignore[misc]  # bound now
             wait_for_socket(node.agent, node.socket)
 
     def is_usable(self, name: str) -> bool:
         """Whether a Node says that its network is there."""
         self.must_run()
-        node = self.get(f"/api/v1/nodes/{name}")
+        try:
+            node = self.get(f"/api/v1/nodes/{name}")
+        except NotFound:
+            return False
         taints = _list(_dict(node["spec"]).get("taints"))
         conditions = {each["type"]: each["status"] for each in _list(_dict(node["status"])["conditions"])}
         tainted = any(taint["key"] == "podbgp.dev/not-ready" for taint in taints)
@@ -228,9 +258,13 @@ class KubeCluster:
 
     # -- objects ----------------------------------------------------------------------------------
 
-    def get(self, path: str) -> Json:
-        value = json.loads(self.api.get(path))
+    def get(self, path: str, **query: str) -> Json:
+        value = json.loads(self.api.get(path, **query))
         return _dict(value)
+
+    def objects(self, plural: str) -> list[Json]:
+        """All of one of podbgp's kinds."""
+        return _list(self.get(f"/apis/podbgp.dev/v1alpha1/{plural}")["items"])
 
     def exists(self, path: str) -> bool:
         try:
@@ -251,6 +285,7 @@ class KubeCluster:
         app: str = "",
         *,
         image: str = ECHO_IMAGE,
+        arguments: Sequence[str] = (),
         ports: tuple[str, ...] = ("8080/TCP", "5353/UDP"),
         host_port: int = 0,
     ) -> None:
@@ -261,7 +296,8 @@ class KubeCluster:
             listed.append({"containerPort": int(number), "protocol": protocol})
         if host_port:
             listed[0]["hostPort"] = host_port
-        spec: Json = {"containers": [{"name": "main", "image": image, "ports": listed}]}
+        container = {"name": "main", "image": image, "args": list(arguments), "ports": listed}
+        spec: Json = {"containers": [container]}
         if node:
             spec["nodeSelector"] = {"kubernetes.io/hostname": node}
         meta = {"name": name, "labels": {"app": app or name}}
@@ -276,16 +312,23 @@ class KubeCluster:
         *,
         ports: tuple[tuple[int, str, int], ...] = WEB,
         annotations: Mapping[str, str] | None = None,
-        **more: object,
+        local: bool = False,
     ) -> Json:
         """Dual-stack; ports are port, protocol, target port."""
         listed = [
             {"name": f"p{port}", "port": port, "protocol": protocol, "targetPort": target}
             for port, protocol, target in ports
         ]
-        spec = {"type": kind, "selector": {"app": app}, "ports": listed, "ipFamilyPolicy": "RequireDualStack"}
+        spec: Json = {
+            "type": kind,
+            "selector": {"app": app},
+            "ports": listed,
+            "ipFamilyPolicy": "RequireDualStack",
+        }
+        if local:
+            spec["externalTrafficPolicy"] = "Local"
         meta = {"name": name, "annotations": dict(annotations or {})}
-        body = {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec | more}
+        body = {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec}
         return _dict(json.loads(self.api.create("/api/v1/namespaces/default/services", body)))
 
     def pod_addresses(self, name: str, within: float = PATIENCE) -> list[Address]:
@@ -298,6 +341,22 @@ class KubeCluster:
             return [ip_address(str(each["ip"])) for each in _list(status["podIPs"])] if ready else None
 
         return eventually(look, f"pod {name} is ready", within)
+
+    def pods_on(self, name: str) -> list[str]:
+        """The pods that are bound to a node, by name."""
+        found = self.get("/api/v1/namespaces/default/pods", fieldSelector=f"spec.nodeName={name}")
+        return [str(_dict(pod["metadata"])["name"]) for pod in _list(found["items"])]
+
+    def ready_pods(self, app: str) -> dict[str, str]:
+        """The node of each pod of an app that is ready and stays."""
+        found = self.get("/api/v1/namespaces/default/pods", labelSelector=f"app={app}")
+        ready = {}
+        for pod in _list(found["items"]):
+            meta, status = _dict(pod["metadata"]), _dict(pod["status"])
+            conditions = {each["type"]: each["status"] for each in _list(status.get("conditions"))}
+            if conditions.get("Ready") == "True" and "deletionTimestamp" not in meta:
+                ready[str(meta["name"])] = str(_dict(pod["spec"])["nodeName"])
+        return ready
 
     def pod_namespace(self, name: str) -> str:
         """The network namespace of a pod."""
@@ -330,7 +389,8 @@ class KubeCluster:
         self.nodes[name].kubelet.process.kill()
 
     def delete_pod(self, name: str) -> None:
-        self.api.delete(f"/api/v1/namespaces/default/pods/{name}")
+        with suppress(NotFound):  # it has ended by itself
+            self.api.delete(f"/api/v1/namespaces/default/pods/{name}")
 
     def cordon(self, name: str, *, cordoned: bool = True) -> None:
         """As `kubectl cordon` and `uncordon` do."""

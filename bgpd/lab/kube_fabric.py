@@ -1,18 +1,20 @@
 """The world outside of the lab's cluster: a fabric router that speaks BGP with it, and a client behind that.
 
-The router (FRR) shares the nodes' link, is their default gateway, and accepts sessions from all of it: it
-need not know which nodes reflect.  Pure but for `Outside`.
+The router (FRR) shares the nodes' link, is their default gateway, and has each node as a neighbour that opens
+the session.  A range of neighbours would do too, but FRR forgets those when a session ends, and their paths
+with them, whatever graceful restart says.  Pure but for `Outside`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from ipaddress import ip_address
 from types import TracebackType
 from typing import Self
 
 from bgpd.lab import netns
 from bgpd.lab.fabric_frr import Frr
-from bgpd.lab.plan import FIRST_ROUTER_ASN, IBGP_ASN, NODE_NETWORKS, SHARED_DEVICE, Address, Plan
+from bgpd.lab.plan import FIRST_ROUTER_ASN, IBGP_ASN, NODE_NETWORKS, SHARED_DEVICE, Address, Node, Plan
 from bgpd.lab.topology import BRIDGE, FORWARDING, QUIET_IPV6
 from bgpd.lab.workspace import Workspace
 
@@ -23,14 +25,17 @@ CLIENT_LINK: tuple[tuple[Address, Address], ...] = (
 )
 """The router's address and the client's, in each family."""
 LENGTHS = {4: 24, 6: 64}
+TOR = "tor1"
 MULTIPATH = 16
 
 
-def router_config(families: int) -> str:
-    """FRR as a top-of-rack router whose neighbours are whoever comes from the nodes' networks."""
+def router_config(nodes: Iterable[Node]) -> str:
+    """FRR as the top-of-rack router of these nodes."""
+    neighbours = [address for node in nodes for address in node.addresses]
+    families = sorted({address.version for address in neighbours})
     lines = [
         "frr defaults datacenter",
-        "hostname tor1",
+        f"hostname {TOR}",
         "log stdout informational",
         f"router bgp {FIRST_ROUTER_ASN}",
         f" bgp router-id {ROUTER_ADDRESSES[0]}",
@@ -40,11 +45,12 @@ def router_config(families: int) -> str:
         " timers bgp 10 30",
         " neighbor cluster peer-group",
         f" neighbor cluster remote-as {IBGP_ASN}",
+        " neighbor cluster passive",
     ]
-    lines += [f" bgp listen range {network} peer-group cluster" for network in NODE_NETWORKS[:families]]
-    for name in ("ipv4", "ipv6")[:families]:
+    lines += [f" neighbor {address} peer-group cluster" for address in neighbours]
+    for family in families:
         lines += [
-            f" address-family {name} unicast",
+            f" address-family ipv{family} unicast",
             f"  maximum-paths {MULTIPATH}",
             "  neighbor cluster activate",
             " exit-address-family",
@@ -58,10 +64,10 @@ class Outside:
     def __init__(self, plan: Plan, workspace: Workspace) -> None:
         self.plan = plan
         self.families = 2 if plan.dual_stack else 1
-        self.router_namespace = workspace.namespace("tor1")
+        self.router_namespace = workspace.namespace(TOR)
         self.client_namespace = workspace.namespace("client")
-        folder = workspace.folder / "tor1"
-        self.frr = Frr("tor1", self.router_namespace, folder, router_config(self.families))
+        folder = workspace.folder / TOR
+        self.frr = Frr(TOR, self.router_namespace, folder, router_config(plan.nodes))
 
     def __enter__(self) -> Self:
         netns.create([self.router_namespace, self.client_namespace])
@@ -84,7 +90,7 @@ class Outside:
     def _link_router(self) -> None:
         switch = self.plan.switch_namespace
         lines = [
-            f"link add {SHARED_DEVICE} type veth peer name tor1 netns {switch}",
+            f"link add {SHARED_DEVICE} type veth peer name {TOR} netns {switch}",
             f"link set {SHARED_DEVICE} up",
         ]
         lines += [
@@ -92,7 +98,7 @@ class Outside:
             for address in ROUTER_ADDRESSES[: self.families]
         ]
         netns.batch(self.router_namespace, lines)
-        netns.batch(switch, [f"link set tor1 master {BRIDGE} up"])
+        netns.batch(switch, [f"link set {TOR} master {BRIDGE} up"])
 
     def _link_client(self) -> None:
         links = CLIENT_LINK[: self.families]

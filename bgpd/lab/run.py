@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from bgpd.errors import PodbgpError
 from bgpd.lab import explore, fabric_bird, fabric_frr, prove, reflector_story, signals
 from bgpd.lab.capture import Capture, Ping
 from bgpd.lab.command import LabError, find_tool, show
@@ -56,10 +57,15 @@ class LabOptions:
 def run_lab(options: LabOptions, presenter: Presenter | None = None) -> int:
     """Run the demonstration; returns the exit code."""
     out = presenter or Presenter()
+    return judged(lambda: _run(options, out), out)
+
+
+def judged(demonstrate: Callable[[], bool], out: Presenter) -> int:
+    """Run a demonstration and say how it ended; the exit code."""
     try:
         with signals.raised():
-            proved = _run(options, out)
-    except LabError as error:
+            proved = demonstrate()
+    except PodbgpError as error:
         out.failure(str(error))
         return 1
     except signals.Interrupted as interrupt:
