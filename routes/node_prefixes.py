@@ -3,7 +3,9 @@
 A path inside the pod ranges is sound when its prefix is a node's, or lies inside it, and its next hop is one
 of that node's addresses.  Anything else is a hijack, a mistake or a node that is gone.  What lies outside the
 pod ranges is not judged here.  A prefix that several nodes have is nobody's: a packet can't go to both, and
-which of them is right can't be known from here, so it is refused for all and told.
+which of them is right can't be known from here, so it is refused for all and told.  One inside which more
+prefixes of nodes lie than there are of its own length is no claim at all: a Node with a whole pod range, by
+mistake or malice, would take everybody else's pods off the network.
 
 One node changes for a few dictionary operations, among 5,000 as among five.  This module keeps no paths:
 whoever changes a node has `Rib.rejudge` look again at the prefixes that `set` and `remove` return.
@@ -12,7 +14,7 @@ whoever changes a node has `Rib.rejudge` look again at the prefixes that `set` a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from routes.prefix import Address, Prefix, format_address
@@ -26,13 +28,6 @@ class NodeFacts(NamedTuple):
     addresses: frozenset[Address]
 
 
-class Conflict(NamedTuple):
-    """A prefix that more than one node has, or has inside another's."""
-
-    prefix: Prefix
-    nodes: tuple[str, ...]
-
-
 class NodePrefixes:
     """The nodes, by what they may announce."""
 
@@ -41,7 +36,13 @@ class NodePrefixes:
         for pod_range in pod_ranges:
             self._ranges.add(pod_range, "")
         self._nodes: dict[str, NodeFacts] = {}
+        self._claimed = _Nest()
+        """What Nodes say."""
         self._owners = _Nest()
+        """The same without what is too wide."""
+        self._inside: dict[Prefix, int] = {}
+        """How many claimed prefixes lie inside one; those with none are left out, which is nearly all."""
+        self._too_wide: set[Prefix] = set()
         for node in nodes:
             self.set(node)
 
@@ -56,21 +57,55 @@ class NodePrefixes:
         old = frozenset() if before is None else frozenset(before.prefixes)
         new = frozenset(node.prefixes)
         for prefix in old - new:
-            self._owners.discard(prefix, node.name)
+            self._give_up(prefix, node.name)
         for prefix in new - old:
-            self._owners.add(prefix, node.name)
+            self._claim(prefix, node.name)
         self._nodes[node.name] = node
         moved = before is None or before.addresses != node.addresses
-        return old | new if moved else old ^ new
+        return (old | new if moved else old ^ new) | self._look_at_widths()
 
     def remove(self, name: str) -> frozenset[Prefix]:
         """Forget a node; the prefixes inside which verdicts may be others now."""
         node = self._nodes.pop(name, None)
         if node is None:
             return frozenset()
-        for prefix in node.prefixes:
-            self._owners.discard(prefix, name)
-        return frozenset(node.prefixes)
+        gone = frozenset(node.prefixes)
+        for prefix in gone:
+            self._give_up(prefix, name)
+        return gone | self._look_at_widths()
+
+    def _claim(self, prefix: Prefix, name: str) -> None:
+        if prefix not in self._claimed:
+            for wide in self._claimed.around(prefix):
+                self._inside[wide] = self._inside.get(wide, 0) + 1
+            if inside := self._claimed.inside(prefix):
+                self._inside[prefix] = inside
+        self._claimed.add(prefix, name)
+        if prefix not in self._too_wide:
+            self._owners.add(prefix, name)
+
+    def _give_up(self, prefix: Prefix, name: str) -> None:
+        self._claimed.discard(prefix, name)
+        self._owners.discard(prefix, name)
+        if prefix in self._claimed:
+            return
+        self._inside.pop(prefix, None)
+        for wide in self._claimed.around(prefix):
+            self._inside[wide] -= 1
+            if not self._inside[wide]:
+                del self._inside[wide]
+
+    def _look_at_widths(self) -> frozenset[Prefix]:
+        """Have only what is not too wide count; those that count now, or no longer."""
+        if not self._inside and not self._too_wide:
+            return frozenset()
+        wide = {each for each, inside in self._inside.items() if inside > self._claimed.as_long_as(each)}
+        turned = wide ^ self._too_wide
+        self._too_wide = wide
+        for prefix in turned:
+            for name in self._claimed.names(prefix):
+                (self._owners.discard if prefix in wide else self._owners.add)(prefix, name)
+        return frozenset(turned)
 
     def why_refused(self, nlri: Prefix, next_hop: Address) -> str:
         """Why a path is not sound, in a sentence; empty when it is, or is not judged."""
@@ -80,19 +115,16 @@ class NodePrefixes:
         if not self._ranges.any_around(nlri):
             return ""
         if not owners:
-            return f"{nlri} lies in the pod ranges and belongs to no node"
+            return f"{nlri} lies in the pod ranges and belongs to no node{self._but_claimed(nlri)}"
         if len(owners) > 1:
             return f"{nlri} belongs to more than one node: {', '.join(owners)}"
         return (
             f"{nlri} belongs to node {owners[0]}, which does not have the next hop {format_address(next_hop)}"
         )
 
-    def conflicts(self, among: Iterable[Prefix] | None = None) -> Iterator[Conflict]:
-        """Prefixes that several nodes have, or that lie inside another node's: of all, or `among` some."""
-        for prefix in self._owners if among is None else among:
-            names = self._owners.names_around(prefix)
-            if len(names) > 1:
-                yield Conflict(prefix, names)
+    def _but_claimed(self, nlri: Prefix) -> str:
+        names = self._claimed.names_around(nlri)
+        return f" ({', '.join(names)} has a podCIDR around those of many nodes)" if names else ""
 
     def orphans(self, prefixes: Collection[Prefix]) -> list[Prefix]:
         """Those that lie in the pod ranges and in no node's prefix."""
@@ -109,8 +141,27 @@ class _Nest:
         self._lengths: dict[int, Counter[int]] = {4: Counter(), 16: Counter()}
         """How many prefixes there are of each length, by the size of an address."""
 
-    def __iter__(self) -> Iterator[Prefix]:
-        return iter(self._names)
+    def __contains__(self, prefix: object) -> bool:
+        return prefix in self._names
+
+    def names(self, prefix: Prefix) -> tuple[str, ...]:
+        """Whose exactly this one is."""
+        return self._names.get(prefix, ())
+
+    def as_long_as(self, prefix: Prefix) -> int:
+        """How many prefixes of this length and family there are."""
+        return self._lengths[len(prefix.address)][prefix.length]
+
+    def around(self, prefix: Prefix) -> list[Prefix]:
+        """The other prefixes that contain this one."""
+        shorter = (each for each in self._lengths[len(prefix.address)] if each < prefix.length)
+        return [wide for wide in (cut(prefix, each) for each in shorter) if wide in self._names]
+
+    def inside(self, prefix: Prefix) -> int:
+        """How many other prefixes this one contains."""
+        if not any(each > prefix.length for each in self._lengths[len(prefix.address)]):
+            return 0  # nearly always: the nodes' prefixes are of one length
+        return sum(prefix.contains(each) for each in self._names if each != prefix)
 
     def add(self, prefix: Prefix, name: str) -> None:
         names = self._names.get(prefix, ())

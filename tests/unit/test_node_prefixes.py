@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from routes.node_prefixes import Conflict, NodeFacts, NodePrefixes
+from routes.node_prefixes import NodeFacts, NodePrefixes
 from routes.prefix import Address, Prefix, parse_address
 
 PODS = (Prefix.parse("10.244.0.0/16"), Prefix.parse("fd00:10:244::/48"))
@@ -53,17 +53,27 @@ def test_a_prefix_of_two_nodes_is_nobodys_until_one_gives_it_up() -> None:
     assert nodes.set(twin) == {pod}
     assert nodes.why_refused(pod, ONE) == "10.244.1.0/24 belongs to more than one node: a, twin"
     assert nodes.why_refused(pod, TWO)
-    assert list(nodes.conflicts()) == [Conflict(pod, ("a", "twin"))]
     assert nodes.remove("twin") == {pod}
-    assert (nodes.why_refused(pod, ONE), list(nodes.conflicts())) == ("", [])
+    assert nodes.why_refused(pod, ONE) == ""
 
 
-def test_a_prefix_inside_another_nodes_is_a_conflict_too() -> None:
-    nodes = NodePrefixes(PODS, [A, node("thief", "10.244.1.128/25", TWO)])
-    inside = Prefix.parse("10.244.1.128/25")
-    assert "a, thief" in nodes.why_refused(inside, TWO)
-    assert list(nodes.conflicts()) == [Conflict(inside, ("a", "thief"))]
-    assert list(nodes.conflicts([A.prefixes[0]])) == []
+def test_a_prefix_inside_another_nodes_is_nobodys_and_the_other_ones_stays() -> None:
+    nodes = NodePrefixes(PODS, [A, B, node("thief", "10.244.1.128/25", TWO)])
+    assert "a, thief" in nodes.why_refused(Prefix.parse("10.244.1.128/25"), TWO)
+    assert nodes.why_refused(A.prefixes[0], ONE) == ""
+
+
+def test_a_node_with_a_whole_pod_range_takes_nobody_off_the_network() -> None:
+    nodes = NodePrefixes(PODS, [A, B])
+    assert PODS[0] in nodes.set(node("greedy", "10.244.0.0/16", TWO))
+    assert (nodes.why_refused(A.prefixes[0], ONE), nodes.why_refused(B.prefixes[0], TWO)) == ("", "")
+    text = nodes.why_refused(PODS[0], TWO)
+    assert text.endswith("belongs to no node (greedy has a podCIDR around those of many nodes)")
+    # Which of two is right can't be known: as soon as it has one inside alone, that is a conflict.
+    assert PODS[0] in nodes.remove("b")
+    assert "a, greedy" in nodes.why_refused(A.prefixes[0], ONE)
+    nodes.remove("greedy")
+    assert nodes.why_refused(A.prefixes[0], ONE) == ""
 
 
 @pytest.mark.parametrize(
