@@ -105,7 +105,7 @@ def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> N
 )
 @click.pass_context
 def main(context: click.Context) -> None:
-    """Ask a running podbgpd about peers and routes, watch them, or shut it down."""
+    """Ask a running podbgpd about peers, routes and its node, watch them, or shut it down."""
     context.ensure_object(Options)
 
 
@@ -205,6 +205,39 @@ def route(options: Options, target: str) -> None:
 def status(options: Options) -> None:
     """Show how the daemon and its host are."""
     options.commands().status()
+
+
+@main.command()
+@common
+@click.pass_obj
+def node(options: Options) -> None:
+    """Show whether the Kubernetes Node takes pods, and what of the cluster is not taken.
+
+    With the reasons, and how current what is known of the cluster is.
+    """
+    options.commands().node()
+
+
+@main.command()
+@click.argument("service", metavar="[NAMESPACE[/NAME]]", required=False, default="")
+@click.option("--paths", is_flag=True, help="The announced prefixes instead, with their attributes.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="About N lines at most.")
+@common
+@click.pass_obj
+def service(options: Options, service: str, paths: bool, limit: int | None) -> None:
+    """Explain why addresses of Services are announced from this node, or are not.
+
+    Of one Service, of all in a namespace, or of all.
+    """
+    namespace, slash, name = service.partition("/")
+    if (slash and not namespace) or "/" in name:
+        raise click.UsageError(f"{service!r} names no Service: valid are NAMESPACE/NAME and NAMESPACE")
+    if not paths:
+        options.commands().service(namespace, name, limit or 0)
+    elif service:
+        raise click.UsageError("--paths lists all: a prefix may stand for addresses of many Services")
+    else:
+        options.commands().service_paths(limit or 0)
 
 
 @main.command()

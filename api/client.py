@@ -22,13 +22,17 @@ from api.convert import (
     path_from_message,
     query_to_message,
 )
+from api.convert_node import node_from_message, service_path_from_message, verdict_from_message
 from api.convert_peer import peer_from_message, shutdown_from_message, status_from_message
 from api.feed import SHUTTING_DOWN
 from api.listen import parse_api_address
-from api.v1 import control_pb2, peer_pb2, route_pb2
+from api.v1 import control_pb2, node_pb2, peer_pb2, route_pb2
 from api.v1.control_pb2_grpc import ControlServiceStub
+from api.v1.node_pb2_grpc import NodeServiceStub
 from api.v1.peer_pb2_grpc import PeerServiceStub
 from api.v1.route_pb2_grpc import RouteServiceStub
+from routes.node_view import NodeStatus, ServiceVerdict
+from routes.own_path import OwnPath
 from routes.path import PeerName
 from routes.peer import PeerStatus
 from routes.view import (
@@ -88,6 +92,16 @@ class PeersChanged(NamedTuple):
     end_of_snapshot: bool
 
 
+class ServicePage(NamedTuple):
+    """Verdicts about Services."""
+
+    verdicts: list[ServiceVerdict]
+    note: str
+    """Why this may not be all that the cluster has; empty when it is."""
+    next_token: str
+    """Of the next page; empty at the end."""
+
+
 class Client:
     """Talks to one daemon.  Use it as a context manager, or `close` it."""
 
@@ -99,6 +113,7 @@ class Client:
         self._routes = RouteServiceStub(self._channel)
         self._peers = PeerServiceStub(self._channel)
         self._control = ControlServiceStub(self._channel)
+        self._node = NodeServiceStub(self._channel)
 
     def __enter__(self) -> Self:
         return self
@@ -174,6 +189,33 @@ class Client:
         with self._sentences():
             response = self._control.GetStatus(control_pb2.GetStatusRequest(), timeout=self._call_time)
         return status_from_message(response)
+
+    def node(self) -> NodeStatus:
+        """The daemon's Kubernetes Node, and where its intent comes from."""
+        with self._sentences():
+            response = self._node.GetNodeStatus(node_pb2.GetNodeStatusRequest(), timeout=self._call_time)
+        return node_from_message(response)
+
+    def services(self, namespace: str = "", name: str = "", size: int = 0, token: str = "") -> ServicePage:
+        """Whether and why this node announces each address; `size` and `token` as in `page`."""
+        wanted = node_pb2.ServiceFilter(namespace=namespace, name=name)
+        request = node_pb2.ListServicesRequest(filter=wanted, page_size=size, page_token=token)
+        verdicts: list[ServiceVerdict] = []
+        note = next_token = ""
+        for response in self._stream(lambda: self._node.ListServices(request)):
+            verdicts.extend(map(verdict_from_message, response.verdicts))
+            note, next_token = note or response.note, response.next_page_token
+        return ServicePage(verdicts, note, next_token)
+
+    def service_paths(self, size: int = 0, token: str = "") -> tuple[list[OwnPath], str]:
+        """What this node announces for Services, and the token of the next page, empty at the end."""
+        request = node_pb2.ListServicePathsRequest(page_size=size, page_token=token)
+        paths: list[OwnPath] = []
+        next_token = ""
+        for response in self._stream(lambda: self._node.ListServicePaths(request)):
+            paths.extend(map(service_path_from_message, response.paths))
+            next_token = response.next_page_token
+        return paths, next_token
 
     def shutdown(self, flush: bool = False, message: str = "") -> ShutdownReport:
         """End the daemon for good; returns when its sessions are closed."""

@@ -16,7 +16,7 @@ from typing import NoReturn
 import click
 from rich.console import RenderableType
 
-from api import document, render, render_peer
+from api import document, document_node, render, render_node, render_peer
 from api.client import Client, ClientError, InvalidRequestError
 from api.document import Document
 from api.layout import make_console
@@ -82,6 +82,28 @@ class Commands:
         with self._client() as client:
             value = client.status()
         self._show(document.status_document(value), lambda: render.status(value, time.time()))
+
+    def node(self) -> None:
+        """The daemon's Kubernetes Node."""
+        with self._client() as client:
+            value = client.node()
+        self._show(document_node.node_document(value), lambda: render_node.node(value))
+
+    def service(self, namespace: str, name: str, limit: int) -> None:
+        """Whether and why this node announces each address of Services."""
+        with self._client() as client:
+            page = client.services(namespace, name, limit)
+        documents = [document_node.verdict_document(verdict) for verdict in page.verdicts]
+        if page.note and self._output != "table":  # it is no verdict, and should not be missed
+            click.echo(f"podbgp: {page.note}", err=True)
+        self._show(documents, lambda: render_node.verdicts(page.verdicts, page.note, one=bool(name)))
+
+    def service_paths(self, limit: int) -> None:
+        """What this node announces for Services."""
+        with self._client() as client:
+            paths, _ = client.service_paths(limit)
+        documents = [document_node.service_path_document(path) for path in paths]
+        self._show(documents, lambda: render_node.service_paths(paths))
 
     def shutdown(self, flush: bool, message: str) -> None:
         """Leave for good."""

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from api.feed import Feed
+from routes.node_view import NodeStatus, ServiceQuery, ServiceVerdict
+from routes.own_path import OwnPath
 from routes.path import PeerName
 from routes.peer import PeerStatus
 from routes.prefix import Prefix
@@ -26,6 +28,22 @@ from routes.view import (
     ShutdownReport,
     Table,
 )
+
+
+class ServicesView(Protocol):
+    """The Services of a cluster, as the agent of one node sees them; iterators as in `DaemonView`."""
+
+    def note(self) -> str:
+        """Why what is listed may not be all that the cluster has, in a sentence; empty when it is."""
+
+    def verdicts(self, query: ServiceQuery) -> Iterator[ServiceVerdict | None]:
+        """For each address, whether it is announced and why, in the order of namespaces and names.
+
+        A query that names one Service has an answer also when there is none such.
+        """
+
+    def paths(self, after: Prefix | None) -> Iterator[OwnPath | None]:
+        """What is announced for Services, in the order of `api.select.in_order`, from behind `after` on."""
 
 
 class DaemonView(Protocol):
@@ -53,6 +71,12 @@ class DaemonView(Protocol):
 
     def status(self) -> DaemonStatus:
         """The daemon as a whole."""
+
+    def node(self) -> NodeStatus:
+        """Where the intent comes from, and how the daemon's Kubernetes Node is."""
+
+    def services(self) -> ServicesView | None:
+        """The cluster's Services; None where the daemon announces none."""
 
     def route_feed(self, table: Table) -> Feed[Prefix]:
         """Where changes of one table are published: always the same feed for a table."""

@@ -14,8 +14,9 @@ import grpc
 from api.call import CallError, invalid
 from api.convert import FAMILY_FROM, MATCH_FROM, TABLE_FROM
 from api.daemon_view import DaemonView
-from api.v1 import path_pb2
+from api.v1 import node_pb2, path_pb2
 from api.v1 import route_pb2 as pb
+from routes.node_view import ServiceQuery
 from routes.path import LOCAL_PEER, PeerName
 from routes.prefix import Prefix, host_prefix, parse_address
 from routes.view import Match, RouteQuery, Table
@@ -27,6 +28,7 @@ Number = TypeVar("Number", bound=int)
 MAX_TEXT = 64
 """The longest text of an address or prefix is 43 characters."""
 MAX_NAME = 256
+"""The names of Kubernetes' objects have at most 253 characters."""
 MAX_SHUTDOWN_MESSAGE = 255
 """Bytes (RFC 9003 section 2)."""
 NAMES_SHOWN = 10
@@ -109,6 +111,31 @@ def explain_target(text: str) -> tuple[Prefix, Match]:
     if not text:
         raise invalid("target", "is missing; valid are a prefix (10.244.1.0/24) and an address (10.244.1.7)")
     return prefix_or_address("target", text), Match.EXACT if "/" in text else Match.LONGEST
+
+
+def service_query(message: node_pb2.ServiceFilter, page_token: str) -> ServiceQuery:
+    """Which Services are asked for."""
+    namespace, name = (
+        _object_name("filter.namespace", message.namespace),
+        _object_name("filter.name", message.name),
+    )
+    if name and not namespace:
+        raise invalid("filter.name", f"{name!r} needs filter.namespace: each may have a Service of that name")
+    return ServiceQuery(namespace, name, _after(page_token) if page_token else None)
+
+
+def _object_name(field: str, text: str) -> str:
+    if len(text) > MAX_NAME or "/" in text:
+        valid = "valid are at most 253 characters without /"
+        raise invalid(field, f"{text[:MAX_TEXT]!r} is no name of an object: {valid}")
+    return text
+
+
+def _after(token: str) -> tuple[str, str]:
+    namespace, slash, name = token.partition("/")
+    if not slash:
+        raise invalid("page_token", f"{token[:MAX_TEXT]!r} is no next_page_token of a page before")
+    return _object_name("page_token", namespace), _object_name("page_token", name)
 
 
 def shutdown_message(text: str) -> str:

@@ -18,6 +18,7 @@ from api.call import CHUNK, Bounds, Pace, Watches, Writer, answering, invalid
 from api.convert import change_to_message, explanation_to_message, fib_to_message, path_to_message
 from api.daemon_view import DaemonView
 from api.feed import Subscription
+from api.page import Page
 from api.v1 import route_pb2 as pb
 from api.v1.route_pb2_grpc import RouteServiceServicer
 from routes.prefix import Prefix
@@ -103,29 +104,6 @@ def _path_nlri(view: PathView) -> Prefix:
 
 def _fib_nlri(view: FibView) -> Prefix:
     return view.nlri
-
-
-class Page:
-    """Cuts a listing after about `size` items, never between two of one prefix; 0 cuts nothing."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self.next_token = ""
-        """Where to go on, once the cut was made."""
-
-    def cut(self, items: Iterator[Item | None], nlri_of: Callable[[Item], Prefix]) -> Iterator[Item | None]:
-        """The items of this page."""
-        count = 0
-        last: Prefix | None = None
-        for item in items:
-            if item is not None:
-                nlri = nlri_of(item)
-                if self._size and count >= self._size and nlri != last:
-                    self.next_token = str(last)
-                    return
-                last = nlri
-                count += 1
-            yield item
 
 
 class Watched:

@@ -18,10 +18,12 @@ from api.call import DEFAULT_BOUNDS, Bounds, Pace, Watches
 from api.control_service import ControlService
 from api.daemon_view import DaemonView
 from api.listen import ListenError, parse_api_address, prepare_socket
+from api.node_service import NodeService
 from api.peer_service import PeerService
 from api.route_service import RouteService
-from api.v1 import control_pb2, peer_pb2, route_pb2
+from api.v1 import control_pb2, node_pb2, peer_pb2, route_pb2
 from api.v1.control_pb2_grpc import add_ControlServiceServicer_to_server
+from api.v1.node_pb2_grpc import add_NodeServiceServicer_to_server
 from api.v1.peer_pb2_grpc import add_PeerServiceServicer_to_server
 from api.v1.route_pb2_grpc import add_RouteServiceServicer_to_server
 
@@ -41,6 +43,7 @@ SERVICES = (
     route_pb2.DESCRIPTOR.services_by_name["RouteService"].full_name,
     peer_pb2.DESCRIPTOR.services_by_name["PeerService"].full_name,
     control_pb2.DESCRIPTOR.services_by_name["ControlService"].full_name,
+    node_pb2.DESCRIPTOR.services_by_name["NodeService"].full_name,
 )
 OVERALL = ""
 """The health service's name for the server as a whole."""
@@ -97,6 +100,7 @@ class ApiServer:
         add_RouteServiceServicer_to_server(routes, server)
         add_PeerServiceServicer_to_server(peers, server)
         add_ControlServiceServicer_to_server(ControlService(view, bool(self._address.path)), server)
+        add_NodeServiceServicer_to_server(NodeService(view, pace, self._bounds), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
 

@@ -10,14 +10,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
+from api.daemon_view import ServicesView
 from api.feed import Feed
 from api.select import select
 from bgpd.daemon import Daemon, PeerState
 from bgpd.version import version
 from routes import explain as explaining
 from routes.loc_rib import Change
+from routes.node_view import ClusterKnown, NodeHost, NodeStatus
 from routes.path import PeerName
 from routes.peer import PeerStatus
 from routes.prefix import Family, Prefix
@@ -40,6 +42,19 @@ from routes.view import (
 Shutdown = Callable[[bool, str], Coroutine[None, None, ShutdownReport]]
 
 
+class Follows(Protocol):
+    """What a daemon shows of the cluster that it takes its intent from."""
+
+    def cluster_known(self) -> ClusterKnown:
+        """What is known of the cluster, and not taken of it."""
+
+    def node_host(self) -> NodeHost | None:
+        """What is done for the node beside routing; None where that is not this daemon's business."""
+
+    def services_shown(self) -> ServicesView | None:
+        """The Services; None where this daemon announces none."""
+
+
 @dataclass(slots=True)
 class Facts:
     """What only the role's life cycle knows."""
@@ -53,6 +68,8 @@ class Facts:
     held_until: float = 0.0
     intent: Callable[[], IntentStatus | None] = lambda: None
     """Asked whenever somebody looks, of what no configuration file said."""
+    follows: Follows | None = None
+    """None: the configuration file is all of the intent."""
 
 
 class PrefixUnion(Collection[Prefix]):
@@ -161,6 +178,17 @@ class RoleView(ABC):
             config_error=facts.config_error,
             intent=intent,
         )
+
+    def node(self) -> NodeStatus:
+        """Where the intent comes from, and how the daemon's Kubernetes Node is."""
+        path, follows = self._daemon.config.path, self._facts.follows
+        if follows is None:
+            return NodeStatus(self.role, path)
+        return NodeStatus(self.role, path, follows.cluster_known(), follows.node_host())
+
+    def services(self) -> ServicesView | None:
+        """The cluster's Services; None where the daemon announces none."""
+        return None if self._facts.follows is None else self._facts.follows.services_shown()
 
     def _table_counts(self, *, received: bool) -> Iterator[TableCount]:
         rib = self._daemon.rib

@@ -20,6 +20,7 @@ from typing import Generic, TypeVar
 
 import structlog
 
+from api.daemon_view import ServicesView
 from bgpd import process
 from bgpd.config import Config
 from bgpd.errors import ConfigError
@@ -28,11 +29,13 @@ from bgpd.kube.custom_values import CLUSTER_NAME, BgpCluster
 from bgpd.kube.disk import IntentFile
 from bgpd.kube.following import Following
 from bgpd.kube.intent import Intent, Problem
+from bgpd.kube.node_shown import cluster_known
 from bgpd.kube.options import KubeOptions
 from bgpd.kube.restart import Again
 from bgpd.kube.shown import intent_status
 from bgpd.kube.tables import ClusterTables
 from bgpd.reload import check_policies, plan_reload
+from routes.node_view import ClusterKnown, NodeHost
 from routes.view import IntentStatus
 
 log = structlog.get_logger()
@@ -113,6 +116,18 @@ class Follower(ABC, Generic[R]):
         """How this daemon stands to the cluster, for the API and the metrics."""
         return intent_status(self.following.news(), self.problems, waits=self.waits)
 
+    def cluster_known(self) -> ClusterKnown:
+        """The same in full, for `podbgp node`."""
+        return cluster_known(self.options.node, self.following.news(), self.problems, self.waits)
+
+    def node_host(self) -> NodeHost | None:
+        """What is done for the node beside routing."""
+        return None
+
+    def services_shown(self) -> ServicesView | None:
+        """The Services, where this role announces them."""
+        return None
+
     @property
     def waits(self) -> str:
         """Why changes are not taken now, in a sentence; empty when they are."""
@@ -128,7 +143,7 @@ class Follower(ABC, Generic[R]):
             role = self.make(intent)
             role.on_hangup = self.changed
             role.on_stop = self.stop
-            role.facts.intent = self.shown
+            role.facts.intent, role.facts.follows = self.shown, self
             await role.start()
             self.role = role  # only now: a change that came while it starts would start its peers twice
         except BaseException:

@@ -26,7 +26,7 @@ from bgpd.kube.objects import Node
 from bgpd.kube.options import KubeOptions
 from bgpd.node.cni import CniFile, PodInterface, PodNetwork
 from bgpd.node.errors import HostError
-from bgpd.node.nft import PacketFilter, Rules
+from bgpd.node.nft import PacketFilter, Port, Rules
 from bgpd.node.readiness import NOT_YET, PeerFacts, Quorum, Readiness, ReadinessFacts, judge
 from bgpd.node.uplink import read_uplink
 from routes.prefix import Address, Prefix, host_prefix
@@ -55,6 +55,8 @@ class Wanted:
     """Pod prefixes that are announced."""
     services: tuple[Prefix, ...] = ()
     """Where service addresses lie, where any is announced."""
+    local_ports: tuple[Port, ...] = ()
+    """Of Services that deliver only to this node's endpoints."""
     pools: tuple[Prefix, ...] = ()
     neighbours: tuple[Address, ...] = ()
     """Other nodes, by their addresses, as far as they are known: pods reach them untranslated."""
@@ -85,6 +87,16 @@ class Host:
         """What could not be set up, and what is in the way, each in a sentence."""
         found = [f"{what}: {why}" for what, why in sorted(self.errors.items())]
         return found + [f"{warning.subject} ({warning.value})" for warning in self.rivals]
+
+    @property
+    def wired(self) -> bool:
+        """Whether the CNI configuration is written."""
+        return self._wired is not None
+
+    @property
+    def cni_file(self) -> str:
+        """Where it is written."""
+        return str(self._cni.path)
 
     def poke(self) -> None:
         """Look now."""
@@ -150,6 +162,7 @@ class Host:
             cluster=(*inside, *map(host_prefix, hosts)),
             masquerade=cluster.pods.masquerade,
             services=wanted.services,
+            local_ports=wanted.local_ports,
         )
         now = time.monotonic()
         if rules != self._rules or now >= self._look_at_filter:
@@ -187,7 +200,7 @@ class Host:
             fib_pending=0 if agent.fib.idle else 1,
             fib_failures=tuple(failures),
             kernel_verified=agent.fib.verified,
-            cni_written=self._wired is not None,
+            cni_written=self.wired,
             leaving=wanted.leaving,
         )
 

@@ -41,6 +41,17 @@ class LocalServices:
         tables = (self.advertisements, self._pools, self._services, self._slices)
         return not self._waits and all(table is None or table.synced for table in tables)
 
+    @property
+    def note(self) -> str:
+        """Why what is known may not be all Services, in a sentence; empty when it is."""
+        if not self.advertisements.synced:
+            return "the BGPAdvertisements were not heard of yet"
+        if self._waits or not self.synced:
+            return "not all Services and EndpointSlices were heard of yet"
+        if self._services is None:
+            return "no BGPAdvertisement selects this node (nodeSelector), so its agent follows no Services"
+        return ""
+
     def learn_version(self, version: str) -> None:
         """Which version of EndpointSlices the API server has; nothing is announced before that is known."""
         self._version = version

@@ -52,12 +52,17 @@ class ReflectorChild:
 
     def want(self, *, wanted: bool) -> None:
         """Whether there should be one."""
-        if wanted == self._wanted.is_set():
+        if wanted == self.wanted:
             return
         log.info("this node reflects" if wanted else "this node reflects no more")
         now, then = (self._wanted, self._unwanted) if wanted else (self._unwanted, self._wanted)
         now.set()
         then.clear()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there should be one."""
+        return self._wanted.is_set()
 
     async def keep(self) -> None:
         """Start it when it is wanted, again when it ended, and end it when it is not."""

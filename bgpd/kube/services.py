@@ -24,7 +24,7 @@ differences out; must never know where they come from.
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 
 from bgpd.kube.custom_values import AddressKind, BgpAdvertisement
@@ -33,6 +33,7 @@ from bgpd.kube.service_claims import Claim, Limits, Rule, claims_of
 from bgpd.kube.service_endpoints import EndpointsSeen, Here, ServiceKey, SliceKey
 from bgpd.kube.service_paths import NO_CHANGES, Changes, Contribution, Offer, ServicePaths
 from bgpd.kube.service_verdicts import Verdict, sentence
+from bgpd.node.nft import Port
 from routes.own_path import OwnPath
 from routes.prefix import Address, Prefix, family_of
 
@@ -50,6 +51,13 @@ class _Known:
         self.offers = tuple(offer for offer in offers if offer.is_for(service))
         self.claims = tuple(claim for claim in claims_of(service, limits) if claim.refusal is None)
 
+    def local_ports(self) -> Iterable[Port]:
+        """Of the addresses at which only this node's endpoints are reached from here."""
+        for claim in self.claims:
+            if claim.local:
+                for protocol, number in self.service.ports:
+                    yield Port(claim.address, protocol, number)
+
 
 class ServiceAnnouncements:
     """What one node announces of the cluster's Services; each change is answered with the difference."""
@@ -65,6 +73,9 @@ class ServiceAnnouncements:
         self._claims: dict[Address, list[Claim]] = {}
         self._contributed: dict[Address, tuple[Contribution, ...]] = {}
         self._paths = ServicePaths()
+        self._ports: dict[ServiceKey, tuple[Port, ...]] = {}
+        self._local_ports: tuple[Port, ...] | None = ()
+        """All of them; None when that is to be found out again."""
 
     # -- what is asked ----------------------------------------------------------------------------
 
@@ -72,6 +83,18 @@ class ServiceAnnouncements:
     def announced(self) -> Mapping[Prefix, OwnPath]:
         """All that is announced now."""
         return self._paths.announced
+
+    @property
+    def services(self) -> Collection[ServiceKey]:
+        """The Services that are known."""
+        return self._services.keys()
+
+    @property
+    def local_ports(self) -> tuple[Port, ...]:
+        """Ports at which a packet is for this node's endpoints alone, whether or not there is one now."""
+        if self._local_ports is None:
+            self._local_ports = tuple(sorted({port for ports in self._ports.values() for port in ports}))
+        return self._local_ports
 
     def local_endpoints(self) -> int:
         """Usable endpoints on this node of the Services that it announces: what a drain waits for."""
@@ -177,6 +200,7 @@ class ServiceAnnouncements:
 
     def _put(self, before: _Known | None, now: _Known | None) -> set[Address]:
         touched: set[Address] = set()
+        self._put_local_ports(before, now)
         for claim in before.claims if before is not None else ():
             claims = self._claims[claim.address]
             claims.remove(claim)
@@ -192,6 +216,14 @@ class ServiceAnnouncements:
             insort(self._claims.setdefault(claim.address, []), claim)
             touched.add(claim.address)
         return touched
+
+    def _put_local_ports(self, before: _Known | None, now: _Known | None) -> None:
+        mine = tuple(now.local_ports()) if now is not None else ()
+        if now is not None and mine:
+            self._ports[now.service.key] = mine
+            self._local_ports = None
+        elif before is not None and self._ports.pop(before.service.key, ()):
+            self._local_ports = None
 
     def _endpoints_changed(self, services: Iterable[ServiceKey]) -> Changes:
         touched: set[Address] = set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +14,8 @@ from api.call import DEFAULT_BOUNDS, Bounds
 from api.feed import Feed
 from api.select import select
 from api.server import ApiServer
+from routes.node_view import NodeStatus, ServiceQuery, ServiceVerdict
+from routes.own_path import OwnPath
 from routes.path import (
     AsPath,
     AsSegment,
@@ -90,6 +92,40 @@ def peer_status(name: str, state: SessionState = SessionState.ESTABLISHED, **mor
     return PeerStatus(**(fields | more))  # type: ignore[arg-type]  # a test's own fields
 
 
+def verdict(
+    service: str, address: str, *prefixes: str, kind: str = "LoadBalancerIP", rule: str = "NoEndpoint"
+) -> ServiceVerdict:
+    """Of an address that is announced as these prefixes, or without any is not, by that rule."""
+    namespace, _, name = service.partition("/")
+    announced = bool(prefixes)
+    text = f"{kind} {address} is {'announced' if announced else 'not announced: no endpoint is ready'}"
+    rule = "Announced" if announced else rule
+    ways = tuple(map(Prefix.parse, prefixes))
+    return ServiceVerdict(namespace, name, parse_address(address), kind, announced, rule, ways, text)
+
+
+class FakeServices:
+    """Implements `api.daemon_view.ServicesView` over lists."""
+
+    def __init__(
+        self, verdicts: Sequence[ServiceVerdict], paths: Sequence[OwnPath] = (), note: str = ""
+    ) -> None:
+        self._verdicts = verdicts
+        self._paths = paths
+        self._note = note
+
+    def note(self) -> str:
+        return self._note
+
+    def verdicts(self, query: ServiceQuery) -> Iterator[ServiceVerdict | None]:
+        yield None
+        yield from (each for each in self._verdicts if query.matches((each.namespace, each.name)))
+
+    def paths(self, after: Prefix | None) -> Iterator[OwnPath | None]:
+        query = RouteQuery(Table.LOC_RIB, after=after)
+        yield from (path for path in self._paths if query.matches(path.nlri))
+
+
 class FakeDaemonView:
     """Implements `api.daemon_view.DaemonView` over dictionaries."""
 
@@ -100,6 +136,8 @@ class FakeDaemonView:
         self.route_feeds: dict[Table, Feed[Prefix]] = {table: Feed() for table in Table}
         self.peer_changes: Feed[PeerName] = Feed()
         self.shutdowns: list[tuple[bool, str]] = []
+        self.node_status = NodeStatus("agent", "/etc/podbgp/agent.toml")
+        self.cluster_services: FakeServices | None = None
 
     def put(self, table: Table, *views: PathView) -> None:
         """Add paths, as a start or as a change."""
@@ -178,6 +216,12 @@ class FakeDaemonView:
             ),
             config_path="/etc/podbgp/agent.toml",
         )
+
+    def node(self) -> NodeStatus:
+        return self.node_status
+
+    def services(self) -> FakeServices | None:
+        return self.cluster_services
 
     def route_feed(self, table: Table) -> Feed[Prefix]:
         return self.route_feeds[table]

@@ -10,8 +10,21 @@ from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api import convert, convert_peer
+from api import convert, convert_node, convert_peer
 from routes.duplicates import Duplicate
+from routes.node_view import (
+    ApiServerNews,
+    ClusterKnown,
+    IntentProblem,
+    NodeDrain,
+    NodeHost,
+    NodeReadiness,
+    NodeReflector,
+    NodeStatus,
+    ServiceVerdict,
+    UnreadableObject,
+)
+from routes.own_path import OwnPath
 from routes.path import (
     Aggregator,
     AsPath,
@@ -237,6 +250,55 @@ STATUS = every(
     groups=few(st.builds(GroupView, TEXT, FAMILY, TEXT, U32, COUNT, COUNT, COUNT, COUNT)),
     duplicates=COUNT,
     first_duplicates=few(st.builds(Duplicate, prefixes(), NAME, NAME)),
+    intent=st.none(),  # for the metrics; what the API shows of it is the node's status
+)
+NODE = every(
+    NodeStatus,
+    role=TEXT,
+    config_path=TEXT,
+    cluster=st.none()
+    | every(
+        ClusterKnown,
+        node=TEXT,
+        api_server=every(ApiServerNews, synced=FLAG, stale=FLAG, age=TIME, error=TEXT),
+        waits=TEXT,
+        problems=few(every(IntentProblem, kind=TEXT, name=TEXT, reason=TEXT, text=TEXT)),
+        problem_count=U32,
+        unreadable=few(every(UnreadableObject, name=TEXT, text=TEXT)),
+        unreadable_count=U32,
+    ),
+    host=st.none()
+    | every(
+        NodeHost,
+        readiness=every(NodeReadiness, can_forward=FLAG, ready=FLAG, reasons=few(TEXT)),
+        drain=every(
+            NodeDrain, graceful_shutdown=FLAG, announce_services=FLAG, announce_pods=FLAG, reason=TEXT
+        ),
+        cni_written=FLAG,
+        cni_file=TEXT,
+        reflector=every(NodeReflector, wanted=FLAG, running=FLAG),
+        trouble=few(TEXT),
+    ),
+)
+VERDICT = every(
+    ServiceVerdict,
+    namespace=TEXT,
+    name=TEXT,
+    address=st.none() | ADDRESS,
+    kind=TEXT,
+    announced=FLAG,
+    rule=TEXT,
+    prefixes=few(prefixes()),
+    text=TEXT,
+)
+SERVICE_PATH = every(
+    OwnPath,
+    nlri=prefixes(),
+    unreachable=st.just(False),
+    communities=few(U32),
+    large_communities=few(st.tuples(U32, U32, U32)),
+    local_pref=st.none() | U32,
+    med=st.none() | U32,
 )
 SHUTDOWN = st.builds(ShutdownReport, U32, U32, U32, few(TEXT))
 
@@ -257,6 +319,9 @@ PAIRS = [
     ("explanation", EXPLANATION, convert.explanation_to_message, convert.explanation_from_message),
     ("peer", PEER, convert_peer.peer_to_message, convert_peer.peer_from_message),
     ("status", STATUS, convert_peer.status_to_message, convert_peer.status_from_message),
+    ("node", NODE, convert_node.node_to_message, convert_node.node_from_message),
+    ("verdict", VERDICT, convert_node.verdict_to_message, convert_node.verdict_from_message),
+    ("service", SERVICE_PATH, convert_node.service_path_to_message, convert_node.service_path_from_message),
     ("shutdown", SHUTDOWN, convert_peer.shutdown_to_message, convert_peer.shutdown_from_message),
 ]
 
