@@ -9,6 +9,8 @@ already been translated.
 - `services`: a packet that is to be forwarded and still has a service's address was translated by nobody:
   its port is closed.  The router would send it back here until its TTL ends, so it is rejected.  What
   connection tracking calls invalid is dropped instead, because a reset would end a connection that lives.
+  An open port of a Service that delivers only to this node's endpoints is not closed: kube-proxy has not
+  heard of the endpoint yet, or the router not yet that it went.  It is dropped too: its sender tries again.
 - `own`: the same for what the node itself sends; on the loopback device IPVS has the service's address.
 
 `table_text` is pure.  `PacketFilter` replaces the table in one transaction, and only when it differs;
@@ -26,7 +28,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from bgpd.node.errors import HostError
-from routes.prefix import Family, Prefix
+from routes.prefix import Address, Family, Prefix, family_of, format_address
 
 TABLE = "podbgp"
 TIMEOUT = 20.0
@@ -40,6 +42,15 @@ NAMED = {Family.IPV4: "4", Family.IPV6: "6"}
 MATCH = {Family.IPV4: "ip", Family.IPV6: "ip6"}
 
 
+class Port(NamedTuple):
+    """A port of a Service's address."""
+
+    address: Address
+    protocol: str
+    """As Kubernetes names it: TCP, UDP or SCTP."""
+    number: int
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """What the table is to do."""
@@ -51,6 +62,9 @@ class Rules:
     masquerade: bool = False
     services: tuple[Prefix, ...] = ()
     """Service addresses, or ranges of them, that this node announces."""
+
+    local_ports: tuple[Port, ...] = ()
+    """Of Services that deliver only to this node's endpoints."""
 
     @property
     def empty(self) -> bool:
@@ -80,6 +94,7 @@ def table_text(rules: Rules) -> str:
     if rules.services:
         lines += [
             *_sets("services", rules.services),
+            *_port_sets(rules.local_ports),
             "chain services {",
             "type filter hook forward priority filter; policy accept;",
             *(f"{MATCH[family]} daddr @services{NAMED[family]} jump closed" for family in Family),
@@ -93,6 +108,10 @@ def table_text(rules: Rules) -> str:
             "}",
             "chain closed {",
             "ct state invalid drop",
+            *(
+                f"{MATCH[family]} daddr . meta l4proto . th dport @local{NAMED[family]} drop"
+                for family in (Family if rules.local_ports else ())
+            ),
             "meta l4proto tcp reject with tcp reset",
             "reject with icmpx type port-unreachable",
             "}",
@@ -117,6 +136,22 @@ def _sets(name: str, prefixes: Iterable[Prefix]) -> Iterable[str]:
         elements = [str(prefix) for prefix in disjoint if prefix.family is family]
         yield f"set {name}{NAMED[family]} {{"
         yield f"type {SET_TYPE[family]}; flags interval;"
+        if elements:
+            yield f"elements = {{ {', '.join(elements)} }}"
+        yield "}"
+
+
+def _port_sets(ports: Iterable[Port]) -> Iterable[str]:
+    """One set a family, or none at all."""
+    wanted = sorted(set(ports))
+    for family in Family if wanted else ():
+        elements = [
+            f"{format_address(port.address)} . {port.protocol.lower()} . {port.number}"
+            for port in wanted
+            if family_of(port.address) is family
+        ]
+        yield f"set local{NAMED[family]} {{"
+        yield f"type {SET_TYPE[family]} . inet_proto . inet_service;"
         if elements:
             yield f"elements = {{ {', '.join(elements)} }}"
         yield "}"
@@ -174,7 +209,7 @@ class PacketFilter:
 
     def apply(self, rules: Rules) -> bool:
         """Make the table do this; whether it had to be written.  HostError when the host refuses."""
-        count = len(rules.services) + len(rules.cluster) + len(rules.pod_prefixes)
+        count = sum(map(len, (rules.services, rules.cluster, rules.pod_prefixes, rules.local_ports)))
         if count > MOST_ELEMENTS:
             raise HostError(f"{count} addresses for the packet filter: up to {MOST_ELEMENTS} are taken")
         text = table_text(rules)

@@ -268,3 +268,20 @@ def test_explain_says_what_is_announced_and_what_would_have_to_change() -> None:
 def test_closed_ports_are_guarded_in_the_ranges_without_nodes() -> None:
     limits = Limits(prefixes("10.96.0.0/16"), [pool("p", "192.0.2.0/29")], (), addresses("192.0.2.2"))
     assert " ".join(map(str, limits.guarded())) == ("10.96.0.0/16 192.0.2.0/31 192.0.2.3/32 192.0.2.4/30")
+
+
+def local_ports(announcements: ServiceAnnouncements) -> list[int]:
+    assert {port.address for port in announcements.local_ports} <= {*addresses("203.0.113.7")}
+    return [port.number for port in announcements.local_ports]
+
+
+def test_ports_of_local_services_are_known_with_and_without_an_endpoint_here() -> None:
+    announcements = node(LOCAL, balanced("other", "203.0.113.8"), endpoints("web", "n2"))
+    assert local_ports(announcements) == [80]
+    tell(announcements, service("web", ingress="203.0.113.7", local=True, ports=(80, 443)))
+    assert local_ports(announcements) == [80, 443]
+    tell(announcements, balanced())
+    assert local_ports(announcements) == []
+    tell(announcements, LOCAL)
+    announcements.service_deleted(("default", "web"))
+    assert local_ports(announcements) == []

@@ -11,6 +11,7 @@ from bgpd.node.nft import (
     MARK,
     MOST_ELEMENTS,
     PacketFilter,
+    Port,
     Rules,
     Shape,
     expected_shape,
@@ -25,6 +26,7 @@ P = Prefix.parse
 PODS = (P("10.244.1.0/24"), P("fd00:10:244:1::/64"))
 CLUSTER = (P("10.244.0.0/16"), P("10.96.0.0/12"), P("192.0.2.11"), P("fd00:10::/32"))
 SERVICE = P("203.0.113.7")
+V6 = P("2001:db8::7")
 
 
 def test_nothing_wanted_is_no_table() -> None:
@@ -53,6 +55,17 @@ def test_a_family_without_pods_is_never_masqueraded() -> None:
 def test_an_invalid_packet_is_dropped_before_a_reset_could_end_its_connection() -> None:
     lines = table_text(Rules(services=(SERVICE,))).splitlines()
     assert lines.index("ct state invalid drop") < lines.index("meta l4proto tcp reject with tcp reset")
+
+
+def test_an_open_port_of_a_local_service_is_dropped_and_a_closed_one_refused() -> None:
+    ports = (Port(SERVICE.address, "TCP", 80), Port(SERVICE.address, "UDP", 53), Port(V6.address, "TCP", 80))
+    lines = table_text(Rules(services=(SERVICE, V6), local_ports=ports)).splitlines()
+    assert "elements = { 203.0.113.7 . tcp . 80, 203.0.113.7 . udp . 53 }" in lines
+    assert "elements = { 2001:db8::7 . tcp . 80 }" in lines
+    drops = [number for number, line in enumerate(lines) if "@local" in line and line.endswith(" drop")]
+    assert len(drops) == 2
+    assert max(drops) < lines.index("meta l4proto tcp reject with tcp reset")
+    assert "@local" not in table_text(Rules(services=(SERVICE,)))
 
 
 def test_only_our_own_table_is_named() -> None:
