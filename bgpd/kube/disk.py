@@ -6,6 +6,7 @@ read as an intent is none, never half of one.
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 
@@ -31,6 +32,8 @@ class IntentFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._stored: Intent | None = None
+        self._lock = threading.Lock()
+        self._closed = False
 
     def load(self) -> tuple[Intent, float] | None:
         """The intent, and when it was stored (seconds since the epoch); None where none can be used."""
@@ -45,13 +48,29 @@ class IntentFile:
         return saved.intent, saved.at
 
     def store(self, intent: Intent) -> None:
-        """Keep this one, if it is another."""
-        if intent == self._stored:
-            return
+        """Keep this one, if it is another.  It may be called from any thread."""
+        with self._lock:
+            if not self._closed and intent != self._stored and self._replace(intent):
+                self._stored = intent
+
+    def _replace(self, intent: Intent) -> bool:
         saved = _Saved(time.time(), intent)
         try:
             replace_file(self.path, msgspec.json.encode(saved), mode=0o600)
         except OSError as error:
             log.warning("the intent can't be stored", file=str(self.path), reason=str(error))
-            return
-        self._stored = intent
+            return False
+        return True
+
+    def close(self) -> None:
+        """Take no more: an older one that a thread still holds must not come after the last."""
+        with self._lock:
+            self._closed = True
+
+    def remove(self) -> None:
+        """Keep none, and take no more: this host leaves for good, and passwords go with it."""
+        self.close()
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("the stored intent can't be removed", file=str(self.path), reason=str(error))

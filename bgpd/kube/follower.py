@@ -71,6 +71,7 @@ class Follower(ABC, Generic[R]):
         self._planned = False
         self._last: Intent | None = None
         """What is done now; at the start, what the previous life did."""
+        self._begun = self.loop.time()
         self._stored_at = 0.0
         self._refused = ""
         """Why what the cluster says now is not taken."""
@@ -233,9 +234,11 @@ class Follower(ABC, Generic[R]):
     def _look(self) -> None:
         """Have the role do what the cluster says now."""
         self._planned = False
-        self._follow()
         role = self.role
-        if role is None or role.stopped.is_set() or not self.synced:
+        if role is None or role.stopped.is_set():  # what it followed is closed, or will be in a moment
+            return
+        self._follow()
+        if not self.synced:
             return
         doubt = self.doubt()
         if doubt:
@@ -255,7 +258,7 @@ class Follower(ABC, Generic[R]):
     def _take(self, role: R, intent: Intent) -> None:
         """Have the role do this, or begin again where it can't while it runs."""
         if restart := why_restart(role.config, intent.config):
-            wait = role.facts.started + BETWEEN_RESTARTS - time.time()
+            wait = self._begun + BETWEEN_RESTARTS - self.loop.time()
             if wait > 0:  # whoever changes it all the time has no daemon that does nothing but begin
                 self._refused = f"{restart}; that is done in {wait:.0f} s"
                 self.loop.call_later(wait, self.changed)
@@ -296,17 +299,16 @@ class Follower(ABC, Generic[R]):
     async def _store_now_and_then(self) -> None:
         """Keep the intent for the next start, without a write for each change of a busy cluster."""
         while True:
-            self._store()
+            intent, self._unstored = self._unstored, None
+            if intent is not None:  # in a thread: a disk may take seconds, and no session waits for one
+                await asyncio.to_thread(self._file.store, intent)
             await asyncio.sleep(STORE_EVERY)
-
-    def _store(self) -> None:
-        if self._unstored is not None:
-            self._file.store(self._unstored)
-            self._unstored = None
 
     def stop(self) -> None:
         """The role ends: keep what it did, and follow nothing any more."""
-        self._store()
+        if self._unstored is not None:
+            self._file.store(self._unstored)
+        self._file.close()
         self.following.close()
 
 

@@ -52,3 +52,22 @@ def test_an_intent_that_is_stored_already_is_not_written_again(tmp_path: Path) -
     path.unlink()
     file.store(INTENTS[0])
     assert not path.exists()
+
+
+def test_after_the_last_intent_none_that_a_thread_still_holds_is_stored(tmp_path: Path) -> None:
+    file = IntentFile(tmp_path / "intent.json")
+    file.store(INTENTS[0])
+    file.close()
+    file.store(INTENTS[1])
+    loaded = file.load()
+    assert loaded is not None
+    assert loaded[0] == INTENTS[0]
+
+
+def test_who_leaves_for_good_leaves_no_password_behind(tmp_path: Path) -> None:
+    file = IntentFile(tmp_path / "intent.json")
+    file.store(INTENTS[0])
+    file.remove()
+    file.store(INTENTS[1])
+    assert list(tmp_path.iterdir()) == []
+    file.remove()
