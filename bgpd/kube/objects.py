@@ -15,14 +15,11 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 
 import msgspec
 
+from bgpd.kube import object_wire as wire
 from routes.prefix import Address, Family, Prefix, parse_address
-
-ANNOTATION_PREFIX = "podbgp.dev/"
-"""Annotations of others are not kept."""
 
 STARTUP_TAINT = "podbgp.dev/not-ready"
 ZONE_LABEL = "topology.kubernetes.io/zone"
@@ -31,141 +28,6 @@ LOAD_BALANCER_CLASS = "podbgp.dev/bgp"
 
 MOST_ADDRESSES = 64
 """Of one object's list of addresses; Kubernetes itself allows fewer."""
-
-
-# -- what the JSON holds ------------------------------------------------------------------------------
-
-
-class _Meta(msgspec.Struct):
-    name: str
-    uid: str = ""
-    namespace: str = ""
-    labels: dict[str, str] | None = None
-    annotations: dict[str, str] | None = None
-    deletionTimestamp: str | None = None  # noqa: N815  as in the API
-    creationTimestamp: datetime | None = None  # noqa: N815  as in the API
-
-    def own_annotations(self) -> dict[str, str]:
-        found = self.annotations or {}
-        return {key: text for key, text in found.items() if key.startswith(ANNOTATION_PREFIX)}
-
-
-class _Taint(msgspec.Struct):
-    key: str
-    effect: str = ""
-    value: str = ""
-
-
-class _NodeSpec(msgspec.Struct):
-    podCIDR: str = ""  # noqa: N815  as in the API
-    podCIDRs: list[str] | None = None  # noqa: N815  as in the API
-    unschedulable: bool = False
-    taints: list[_Taint] | None = None
-
-
-class _TypedAddress(msgspec.Struct):
-    type: str
-    address: str
-
-
-class _Condition(msgspec.Struct):
-    type: str
-    status: str
-
-
-class _NodeStatus(msgspec.Struct):
-    addresses: list[_TypedAddress] | None = None
-    conditions: list[_Condition] | None = None
-
-
-class _Node(msgspec.Struct):
-    metadata: _Meta
-    spec: _NodeSpec = msgspec.field(default_factory=_NodeSpec)
-    status: _NodeStatus = msgspec.field(default_factory=_NodeStatus)
-
-
-class _ServicePort(msgspec.Struct):
-    port: int
-    protocol: str = "TCP"
-    name: str = ""
-
-
-class _ServiceSpec(msgspec.Struct):
-    type: str = "ClusterIP"
-    clusterIP: str = ""  # noqa: N815  as in the API
-    clusterIPs: list[str] | None = None  # noqa: N815  as in the API
-    externalIPs: list[str] | None = None  # noqa: N815  as in the API
-    loadBalancerIP: str = ""  # noqa: N815  as in the API
-    loadBalancerClass: str | None = None  # noqa: N815  as in the API
-    externalTrafficPolicy: str | None = None  # noqa: N815  as in the API
-    internalTrafficPolicy: str | None = None  # noqa: N815  as in the API
-    ipFamilies: list[str] | None = None  # noqa: N815  as in the API
-    ipFamilyPolicy: str | None = None  # noqa: N815  as in the API
-    ports: list[_ServicePort] | None = None
-    selector: dict[str, str] | None = None
-
-
-class _Ingress(msgspec.Struct):
-    ip: str = ""
-
-
-class _LoadBalancer(msgspec.Struct):
-    ingress: list[_Ingress] | None = None
-
-
-class _ServiceStatus(msgspec.Struct):
-    loadBalancer: _LoadBalancer = msgspec.field(default_factory=_LoadBalancer)  # noqa: N815  as in the API
-
-
-class _Service(msgspec.Struct):
-    metadata: _Meta
-    spec: _ServiceSpec = msgspec.field(default_factory=_ServiceSpec)
-    status: _ServiceStatus = msgspec.field(default_factory=_ServiceStatus)
-
-
-class _EndpointConditions(msgspec.Struct):
-    ready: bool | None = None
-    serving: bool | None = None
-    terminating: bool | None = None
-
-
-class _Endpoint(msgspec.Struct):
-    nodeName: str | None = None  # noqa: N815  as in the API
-    topology: dict[str, str] | None = None  # v1beta1 names the node here
-    conditions: _EndpointConditions = msgspec.field(default_factory=_EndpointConditions)
-
-
-class _EndpointSlice(msgspec.Struct):
-    metadata: _Meta
-    addressType: str = "IPv4"  # noqa: N815  as in the API
-    endpoints: list[_Endpoint] | None = None
-
-
-class _PodSpec(msgspec.Struct):
-    nodeName: str = ""  # noqa: N815  as in the API
-    hostNetwork: bool = False  # noqa: N815  as in the API
-
-
-class _PodIP(msgspec.Struct):
-    ip: str = ""
-
-
-class _PodStatus(msgspec.Struct):
-    phase: str = ""
-    hostIP: str = ""  # noqa: N815  as in the API
-    podIPs: list[_PodIP] | None = None  # noqa: N815  as in the API
-    conditions: list[_Condition] | None = None
-
-
-class _Pod(msgspec.Struct):
-    metadata: _Meta
-    spec: _PodSpec = msgspec.field(default_factory=_PodSpec)
-    status: _PodStatus = msgspec.field(default_factory=_PodStatus)
-
-
-class _Secret(msgspec.Struct):
-    metadata: _Meta
-    data: dict[str, bytes] | None = None  # msgspec decodes the base64
 
 
 # -- what podbgp works with ---------------------------------------------------------------------------
@@ -296,17 +158,17 @@ class Secret:
 
 # -- from one to the other ----------------------------------------------------------------------------
 
-_NODE = msgspec.json.Decoder(_Node)
-_SERVICE = msgspec.json.Decoder(_Service)
-_SLICE = msgspec.json.Decoder(_EndpointSlice)
-_POD = msgspec.json.Decoder(_Pod)
-_SECRET = msgspec.json.Decoder(_Secret)
+_NODE = msgspec.json.Decoder(wire.Node)
+_SERVICE = msgspec.json.Decoder(wire.Service)
+_SLICE = msgspec.json.Decoder(wire.EndpointSlice)
+_POD = msgspec.json.Decoder(wire.Pod)
+_SECRET = msgspec.json.Decoder(wire.Secret)
 
 
 def decode_node(raw: bytes | msgspec.Raw) -> Node:
     """A Node from its JSON."""
-    wire = _NODE.decode(raw)
-    meta, spec, status = wire.metadata, wire.spec, wire.status
+    form = _NODE.decode(raw)
+    meta, spec, status = form.metadata, form.spec, form.status
     problems: list[str] = []
     conditions = {condition.type: condition.status for condition in status.conditions or ()}
     return Node(
@@ -325,7 +187,7 @@ def decode_node(raw: bytes | msgspec.Raw) -> Node:
     )
 
 
-def _pod_cidrs(spec: _NodeSpec, problems: list[str]) -> tuple[Prefix, ...]:
+def _pod_cidrs(spec: wire.NodeSpec, problems: list[str]) -> tuple[Prefix, ...]:
     written = spec.podCIDRs or ([spec.podCIDR] if spec.podCIDR else [])
     prefixes: list[Prefix] = []
     for text in written[:MOST_ADDRESSES]:
@@ -339,7 +201,7 @@ def _pod_cidrs(spec: _NodeSpec, problems: list[str]) -> tuple[Prefix, ...]:
     return tuple(prefixes)
 
 
-def _node_addresses(written: Iterable[_TypedAddress], problems: list[str]) -> tuple[Address, ...]:
+def _node_addresses(written: Iterable[wire.TypedAddress], problems: list[str]) -> tuple[Address, ...]:
     found: dict[str, list[Address]] = {"InternalIP": [], "ExternalIP": []}
     for entry in list(written)[:MOST_ADDRESSES]:
         if entry.type not in found:
@@ -374,11 +236,11 @@ def _addresses(texts: Iterable[str], where: str, problems: list[str]) -> tuple[A
 
 def decode_service(raw: bytes | msgspec.Raw) -> Service:
     """A Service from its JSON."""
-    wire = _SERVICE.decode(raw)
-    meta, spec = wire.metadata, wire.spec
+    form = _SERVICE.decode(raw)
+    meta, spec = form.metadata, form.spec
     problems: list[str] = []
     cluster = [text for text in spec.clusterIPs or [spec.clusterIP] if text not in {"", "None"}]
-    ingress = [entry.ip for entry in wire.status.loadBalancer.ingress or () if entry.ip]
+    ingress = [entry.ip for entry in form.status.loadBalancer.ingress or () if entry.ip]
     cluster_ips = _addresses(cluster, "spec.clusterIPs", problems)
     return Service(
         name=meta.name,
@@ -404,7 +266,7 @@ def decode_service(raw: bytes | msgspec.Raw) -> Service:
     )
 
 
-def _families(spec: _ServiceSpec, cluster_ips: tuple[Address, ...]) -> tuple[Family, ...]:
+def _families(spec: wire.ServiceSpec, cluster_ips: tuple[Address, ...]) -> tuple[Family, ...]:
     """`ipFamilies`, or what the cluster IPs say where a server does not know the field."""
     named = tuple(Family.IPV6 if name == "IPv6" else Family.IPV4 for name in spec.ipFamilies or ())
     held = tuple(Family.IPV4 if len(address) == 4 else Family.IPV6 for address in cluster_ips)
@@ -413,26 +275,26 @@ def _families(spec: _ServiceSpec, cluster_ips: tuple[Address, ...]) -> tuple[Fam
 
 def decode_endpoint_slice(raw: bytes | msgspec.Raw) -> EndpointSlice:
     """An EndpointSlice (v1 or v1beta1) from its JSON; one of FQDNs has no endpoints."""
-    wire = _SLICE.decode(raw)
-    meta = wire.metadata
-    family = Family.IPV6 if wire.addressType == "IPv6" else Family.IPV4
-    endpoints = () if wire.addressType == "FQDN" else wire.endpoints or ()
+    form = _SLICE.decode(raw)
+    meta = form.metadata
+    family = Family.IPV6 if form.addressType == "IPv6" else Family.IPV4
+    endpoints = () if form.addressType == "FQDN" else form.endpoints or ()
     return EndpointSlice(
         name=meta.name,
         namespace=meta.namespace,
         uid=meta.uid,
         service=(meta.labels or {}).get(SERVICE_LABEL, ""),
         family=family,
-        endpoints=tuple(_endpoint(wire) for wire in endpoints),
+        endpoints=tuple(map(_endpoint, endpoints)),
     )
 
 
-def _endpoint(wire: _Endpoint) -> Endpoint:
+def _endpoint(form: wire.Endpoint) -> Endpoint:
     """Conditions that are absent mean: ready, and serving as ready, and not terminating (the API's words)."""
-    conditions = wire.conditions
+    conditions = form.conditions
     ready = conditions.ready is not False
     return Endpoint(
-        node=wire.nodeName or (wire.topology or {}).get("kubernetes.io/hostname", ""),
+        node=form.nodeName or (form.topology or {}).get("kubernetes.io/hostname", ""),
         ready=ready,
         serving=ready if conditions.serving is None else conditions.serving,
         terminating=bool(conditions.terminating),
@@ -441,16 +303,16 @@ def _endpoint(wire: _Endpoint) -> Endpoint:
 
 def decode_pod(raw: bytes | msgspec.Raw) -> Pod:
     """A Pod from its JSON."""
-    wire = _POD.decode(raw)
-    meta, status = wire.metadata, wire.status
+    form = _POD.decode(raw)
+    meta, status = form.metadata, form.status
     conditions = {condition.type: condition.status for condition in status.conditions or ()}
     return Pod(
         name=meta.name,
         namespace=meta.namespace,
         uid=meta.uid,
-        node=wire.spec.nodeName,
+        node=form.spec.nodeName,
         labels=meta.labels or {},
-        host_network=wire.spec.hostNetwork,
+        host_network=form.spec.hostNetwork,
         phase=status.phase,
         ready=conditions.get("Ready") == "True",
         deleting=meta.deletionTimestamp is not None,
@@ -461,6 +323,6 @@ def decode_pod(raw: bytes | msgspec.Raw) -> Pod:
 
 def decode_secret(raw: bytes | msgspec.Raw) -> Secret:
     """A Secret from its JSON."""
-    wire = _SECRET.decode(raw)
-    meta = wire.metadata
-    return Secret(meta.name, meta.namespace, meta.uid, wire.data or {})
+    form = _SECRET.decode(raw)
+    meta = form.metadata
+    return Secret(meta.name, meta.namespace, meta.uid, form.data or {})
