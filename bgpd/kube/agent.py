@@ -23,13 +23,16 @@ from bgpd.kube.host import Host, Wanted
 from bgpd.kube.intent import Intent, agent_intent, pool_prefixes
 from bgpd.kube.known_nodes import KnownNodes
 from bgpd.kube.local_services import LocalServices
+from bgpd.kube.node_shown import node_host
 from bgpd.kube.node_state_writer import NodeStateWriter
 from bgpd.kube.objects import Node
 from bgpd.kube.options import KubeOptions
 from bgpd.kube.reflector_child import ReflectorChild
 from bgpd.kube.restart import Again, run_and_again
+from bgpd.kube.services_view import ServicesShown
 from bgpd.kube.shown import intent_status
 from bgpd.node.drain import IN_SERVICE, DrainPlan
+from routes.node_view import NodeHost, NodeReflector
 from routes.own_path import OwnPath
 from routes.prefix import Address
 from routes.view import IntentStatus
@@ -111,6 +114,13 @@ class KubeAgent(Follower[Agent]):
             drain=self.drain.plan,
             trouble=self.host.trouble(),
         )
+
+    def node_host(self) -> NodeHost:
+        reflector = NodeReflector(self.child.wanted, self.child.running)
+        return node_host(self.host, self.drain.plan, reflector)
+
+    def services_shown(self) -> ServicesShown:
+        return ServicesShown(self.services.announcements, lambda: self.services.note)
 
     def intent(self) -> Intent | None:
         nodes = () if self.nodes is None else self.nodes.table.in_order()

@@ -88,6 +88,16 @@ class Host:
         found = [f"{what}: {why}" for what, why in sorted(self.errors.items())]
         return found + [f"{warning.subject} ({warning.value})" for warning in self.rivals]
 
+    @property
+    def wired(self) -> bool:
+        """Whether the CNI configuration is written."""
+        return self._wired is not None
+
+    @property
+    def cni_file(self) -> str:
+        """Where it is written."""
+        return str(self._cni.path)
+
     def poke(self) -> None:
         """Look now."""
         self._poked.set()
@@ -190,7 +200,7 @@ class Host:
             fib_pending=0 if agent.fib.idle else 1,
             fib_failures=tuple(failures),
             kernel_verified=agent.fib.verified,
-            cni_written=self._wired is not None,
+            cni_written=self.wired,
             leaving=wanted.leaving,
         )
 

@@ -24,7 +24,7 @@ differences out; must never know where they come from.
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 
 from bgpd.kube.custom_values import AddressKind, BgpAdvertisement
@@ -83,6 +83,11 @@ class ServiceAnnouncements:
     def announced(self) -> Mapping[Prefix, OwnPath]:
         """All that is announced now."""
         return self._paths.announced
+
+    @property
+    def services(self) -> Collection[ServiceKey]:
+        """The Services that are known."""
+        return self._services.keys()
 
     @property
     def local_ports(self) -> tuple[Port, ...]:
