@@ -210,8 +210,8 @@ class Agent(process.Role):
 
     def verify_against(self, nodes: NodePrefixes | None) -> None:
         """Hold other nodes' paths against what they may announce; None: that is not known."""
-        if nodes is not self._nodes:
-            self._nodes = nodes
+        before, self._nodes = self._nodes, nodes
+        if nodes is not before and self._started:
             self._set_policy()
             self.daemon.plan_flush()
 

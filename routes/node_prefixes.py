@@ -20,7 +20,7 @@ from typing import NamedTuple
 from routes.prefix import Address, Prefix, format_address
 
 
-class NodeFacts(NamedTuple):
+class KnownNode(NamedTuple):
     """One node: what it may announce, and from where."""
 
     name: str
@@ -31,11 +31,11 @@ class NodeFacts(NamedTuple):
 class NodePrefixes:
     """The nodes, by what they may announce."""
 
-    def __init__(self, pod_ranges: Iterable[Prefix], nodes: Iterable[NodeFacts] = ()) -> None:
+    def __init__(self, pod_ranges: Iterable[Prefix], nodes: Iterable[KnownNode] = ()) -> None:
         self._ranges = _Nest()
         for pod_range in pod_ranges:
             self._ranges.add(pod_range, "")
-        self._nodes: dict[str, NodeFacts] = {}
+        self._nodes: dict[str, KnownNode] = {}
         self._claimed = _Nest()
         """What Nodes say."""
         self._owners = _Nest()
@@ -49,7 +49,12 @@ class NodePrefixes:
     def __len__(self) -> int:
         return len(self._nodes)
 
-    def set(self, node: NodeFacts) -> frozenset[Prefix]:
+    @property
+    def nodes(self) -> tuple[KnownNode, ...]:
+        """Those that are known."""
+        return tuple(self._nodes.values())
+
+    def set(self, node: KnownNode) -> frozenset[Prefix]:
         """Know a node, or know it better; the prefixes inside which verdicts may be others now."""
         before = self._nodes.get(node.name)
         if before == node:

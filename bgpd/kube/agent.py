@@ -131,7 +131,8 @@ class KubeAgent(Follower[Agent]):
         if facts is None:
             return None
         elected = is_elected(facts.cluster, facts.node)
-        return replace(agent_intent(facts), services=self._services(drain), reflects=elected)
+        intent = replace(agent_intent(facts), services=self._services(drain), reflects=elected)
+        return intent if self.nodes is None else self.nodes.told(intent, facts.cluster.pod_cidrs)
 
     def _services(self, drain: DrainPlan) -> tuple[OwnPath, ...]:
         """What is announced of Services; while those can't be read, what was announced before."""
@@ -148,6 +149,7 @@ class KubeAgent(Follower[Agent]):
     def make(self, intent: Intent) -> Agent:
         agent = Agent(intent.config, self.tasks)
         agent.announce_services(intent.services)
+        agent.verify_against(intent.node_prefixes())
         self.child.want(wanted=intent.reflects)
         return agent
 

@@ -16,6 +16,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Generic, TypeVar
 
 import structlog
@@ -284,8 +285,10 @@ class Follower(ABC, Generic[R]):
 
     def _without_node(self, config: Config) -> Intent:
         """A Node that is gone takes its own with it."""
-        text = "the Node was deleted"
-        return Intent(self.without_node(config), (Problem("Node", self.options.node, "Deleted", text),))
+        problem = Problem("Node", self.options.node, "Deleted", "the Node was deleted")
+        left = Intent(self.without_node(config), (problem,))
+        known = self._last
+        return left if known is None else replace(left, pod_ranges=known.pod_ranges, nodes=known.nodes)
 
     def _report(self, problems: Iterable[Problem]) -> None:
         """Log what is new, and what is over."""

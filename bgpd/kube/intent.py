@@ -37,6 +37,7 @@ from bgpd.kube.custom_values import (
 from bgpd.kube.identity import reflector_router_id_of, router_id_of
 from bgpd.kube.objects import Node
 from bgpd.node.drain import IN_SERVICE, DrainPlan
+from routes.node_prefixes import KnownNode, NodePrefixes
 from routes.own_path import OwnPath
 from routes.path import PeerKind, PeerName
 from routes.prefix import Address, Family, Prefix, family_of, format_address, is_link_local
@@ -99,6 +100,14 @@ class Intent:
     """What an agent announces beside the configuration's prefixes."""
     reflects: bool = False
     """Whether an agent has a reflector beside it."""
+    pod_ranges: tuple[Prefix, ...] = ()
+    nodes: tuple[KnownNode, ...] = ()
+    """Who may announce what in these ranges, where all Nodes are known: kept with the rest, so that who
+    starts while the API server is away believes no more than before."""
+
+    def node_prefixes(self) -> NodePrefixes | None:
+        """What other nodes' paths are held against; None where that is not known."""
+        return NodePrefixes(self.pod_ranges, self.nodes) if self.nodes else None
 
 
 # -- the agent ----------------------------------------------------------------------------------------

@@ -13,9 +13,10 @@ from dataclasses import replace
 
 from bgpd.kube import resources
 from bgpd.kube.following import Following
+from bgpd.kube.intent import Intent
 from bgpd.kube.objects import Node
 from bgpd.kube.watch import Batch
-from routes.node_prefixes import NodeFacts, NodePrefixes
+from routes.node_prefixes import KnownNode, NodePrefixes
 from routes.prefix import Prefix
 
 
@@ -57,6 +58,11 @@ class KnownNodes:
         self.prefixes = NodePrefixes(ranges, map(_facts, self.table.values.values()))
         return True
 
+    def told(self, intent: Intent, ranges: tuple[Prefix, ...]) -> Intent:
+        """The same intent, with who may announce what in these pod ranges."""
+        self.set_ranges(ranges)
+        return replace(intent, pod_ranges=ranges, nodes=self.prefixes.nodes)
+
     def _take(self, batch: Batch[Node]) -> None:
         if not self.table.values:
             self._doubted = self._doubted or bool(batch.deleted)
@@ -77,5 +83,5 @@ class KnownNodes:
             self.on_touched(touched)
 
 
-def _facts(node: Node) -> NodeFacts:
-    return NodeFacts(node.name, node.pod_cidrs, frozenset(node.addresses))
+def _facts(node: Node) -> KnownNode:
+    return KnownNode(node.name, node.pod_cidrs, frozenset(node.addresses))

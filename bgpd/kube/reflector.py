@@ -97,7 +97,7 @@ class KubeReflector(Follower[Reflector]):
 
     def intent(self) -> Intent | None:
         facts = self._facts()
-        return None if facts is None else reflector_intent(facts)
+        return None if facts is None else self.nodes.told(reflector_intent(facts), facts.cluster.pod_cidrs)
 
     def doubt(self) -> str:
         return super().doubt() or self.nodes.doubt
@@ -112,7 +112,7 @@ class KubeReflector(Follower[Reflector]):
         if facts is not None:
             found = client_addresses(facts)
             expected = frozenset(PeerName(format_address(address)) for address in found)
-        return Reflector(intent.config, self.tasks, expected=expected)
+        return Reflector(intent.config, self.tasks, nodes=intent.node_prefixes(), expected=expected)
 
     def looked(self, role: Reflector, intent: Intent) -> None:  # noqa: ARG002  the configuration holds it all
         cluster = self.tables.cluster

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from routes.node_prefixes import NodeFacts, NodePrefixes
+from routes.node_prefixes import KnownNode, NodePrefixes
 from routes.prefix import Address, Prefix
 
 RANGES = [Prefix.parse("10.0.0.0/12"), Prefix.parse("fd00::/56")]
@@ -25,7 +25,7 @@ prefixes = st.one_of(
     st.builds(cut, st.just("fd00::/32"), st.just(64), st.integers(0, 7), st.integers(54, 64)),
 )
 nodes = st.builds(
-    NodeFacts,
+    KnownNode,
     st.sampled_from("abcd"),
     st.lists(prefixes, max_size=3).map(tuple),
     st.frozensets(st.sampled_from(ADDRESSES), max_size=2),
@@ -37,7 +37,7 @@ def too_wide(prefix: Prefix, claimed: set[Prefix]) -> bool:
     return sum(prefix.contains(each) for each in claimed - {prefix}) > alike
 
 
-def naive(known: dict[str, NodeFacts], nlri: Prefix, next_hop: Address) -> bool:
+def naive(known: dict[str, KnownNode], nlri: Prefix, next_hop: Address) -> bool:
     """Whether a path is refused."""
     if not any(each.contains(nlri) for each in RANGES):
         return False
@@ -57,13 +57,13 @@ def naive(known: dict[str, NodeFacts], nlri: Prefix, next_hop: Address) -> bool:
     st.lists(st.tuples(prefixes, st.sampled_from(ADDRESSES)), min_size=1, max_size=8),
 )
 def test_verdicts_equal_the_naive_ones_and_only_what_is_named_changes(
-    steps: list[NodeFacts | str], asked: list[tuple[Prefix, Address]]
+    steps: list[KnownNode | str], asked: list[tuple[Prefix, Address]]
 ) -> None:
-    known: dict[str, NodeFacts] = {}
+    known: dict[str, KnownNode] = {}
     made = NodePrefixes(RANGES)
     before = [made.why_refused(*each) for each in asked]
     for step in steps:
-        if isinstance(step, NodeFacts):
+        if isinstance(step, KnownNode):
             known[step.name] = step
             touched = made.set(step)
         else:

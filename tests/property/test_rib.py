@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from routes.decision import decide
 from routes.loc_rib import Change
-from routes.node_prefixes import NodeFacts, NodePrefixes
+from routes.node_prefixes import KnownNode, NodePrefixes
 from routes.own_path import OwnPath
 from routes.path import (
     EMPTY_AS_PATH,
@@ -124,10 +124,10 @@ PEER_POLICIES = [
     (RoutePolicy("modify", (PREFERRED, IF_MED), Action.ACCEPT), RoutePolicy("narrow", (NO_HOSTS, PREFERRED))),
 ]
 NODES = [
-    NodeFacts("a", (Prefix.parse("10.244.1.0/24"),), frozenset(NEXT_HOPS[:1])),
-    NodeFacts("a", (Prefix.parse("10.244.1.0/24"), PREFIXES[10]), frozenset(NEXT_HOPS[2:3])),
-    NodeFacts("b", (Prefix.parse("10.244.2.0/24"), Prefix.parse("10.244.1.0/24")), frozenset(NEXT_HOPS[:3])),
-    NodeFacts("b", (Prefix.parse("10.244.0.0/22"),), frozenset(NEXT_HOPS[2:3])),
+    KnownNode("a", (Prefix.parse("10.244.1.0/24"),), frozenset(NEXT_HOPS[:1])),
+    KnownNode("a", (Prefix.parse("10.244.1.0/24"), PREFIXES[10]), frozenset(NEXT_HOPS[2:3])),
+    KnownNode("b", (Prefix.parse("10.244.2.0/24"), Prefix.parse("10.244.1.0/24")), frozenset(NEXT_HOPS[:3])),
+    KnownNode("b", (Prefix.parse("10.244.0.0/22"),), frozenset(NEXT_HOPS[2:3])),
 ]
 
 policies = st.builds(
@@ -252,7 +252,7 @@ class Life:
         self.rib.set_resolver(self.model.cost)
         self.told: dict[Prefix, tuple[Path, ...]] = {}
         self.nodes: NodePrefixes | None = None
-        self.known: dict[str, NodeFacts] = {}
+        self.known: dict[str, KnownNode] = {}
 
     def announce(
         self, peer: int, attributes: PathAttributes, prefixes: tuple[Prefix, ...], path_id: int
@@ -318,7 +318,7 @@ class Life:
         self.nodes = NodePrefixes([PREFIXES[1], PREFIXES[9]], self.known.values()) if wanted else None
         self.policy(self.model.policy)
 
-    def node(self, facts: NodeFacts) -> None:
+    def node(self, facts: KnownNode) -> None:
         """In the naive model everything is judged anew; here only what the node touches."""
         self.known[facts.name] = facts
         if self.nodes is not None:

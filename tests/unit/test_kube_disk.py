@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bgpd.kube.disk import IntentFile
 from bgpd.kube.intent import Intent, Problem, agent_intent, reflector_intent
+from routes.node_prefixes import KnownNode
 from routes.own_path import OwnPath
-from routes.prefix import Prefix
+from routes.prefix import Prefix, parse_address
 from tests.unit.test_kube_intent import cluster, facts, node
 
 SERVICE = OwnPath(Prefix.parse("203.0.113.5/32"), unreachable=False, communities=(65000 << 16 | 1,))
+POD = Prefix.parse("10.244.0.0/16")
+ADDRESSES = frozenset(map(parse_address, ("192.0.2.1", "2001:db8::1")))
 INTENTS = [
     agent_intent(facts(cluster(), others=(node(2),))),
     reflector_intent(facts(cluster(), others=(node(2),))),
     Intent(
         agent_intent(facts(cluster())).config, (Problem("Node", "n", "NoPodCIDR", "it has none"),), (SERVICE,)
+    ),
+    replace(
+        reflector_intent(facts(cluster())), pod_ranges=(POD,), nodes=(KnownNode("n", (POD,), ADDRESSES),)
     ),
 ]
 

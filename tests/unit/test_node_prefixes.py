@@ -6,15 +6,15 @@ import time
 
 import pytest
 
-from routes.node_prefixes import NodeFacts, NodePrefixes
+from routes.node_prefixes import KnownNode, NodePrefixes
 from routes.prefix import Address, Prefix, parse_address
 
 PODS = (Prefix.parse("10.244.0.0/16"), Prefix.parse("fd00:10:244::/48"))
 ONE, ONE6, TWO = parse_address("192.0.2.1"), parse_address("2001:db8::1"), parse_address("192.0.2.2")
 
 
-def node(name: str, prefixes: str, *addresses: Address) -> NodeFacts:
-    return NodeFacts(name, tuple(map(Prefix.parse, prefixes.split())), frozenset(addresses))
+def node(name: str, prefixes: str, *addresses: Address) -> KnownNode:
+    return KnownNode(name, tuple(map(Prefix.parse, prefixes.split())), frozenset(addresses))
 
 
 A = node("a", "10.244.1.0/24 fd00:10:244:1::/64", ONE, ONE6)
@@ -87,7 +87,7 @@ def test_a_node_with_a_whole_pod_range_takes_nobody_off_the_network() -> None:
         (node("c", "", ONE), ""),
     ],
 )
-def test_a_change_names_the_prefixes_that_it_touches(new: NodeFacts, touched: str) -> None:
+def test_a_change_names_the_prefixes_that_it_touches(new: KnownNode, touched: str) -> None:
     assert NodePrefixes(PODS, [A]).set(new) == set(map(Prefix.parse, touched.split()))
 
 

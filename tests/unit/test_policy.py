@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from routes.node_prefixes import NodeFacts, NodePrefixes
+from routes.node_prefixes import KnownNode, NodePrefixes
 from routes.own_path import OwnPath
 from routes.path import (
     EMPTY_AS_PATH,
@@ -193,7 +193,7 @@ def test_martian_next_hops(next_hop: str, link_local: str | None, martian: bool)
 
 NODES = NodePrefixes(
     [Prefix.parse("10.244.0.0/16")],
-    [NodeFacts("one", (Prefix.parse("10.244.2.0/24"),), frozenset([parse_address("192.0.2.1")]))],
+    [KnownNode("one", (Prefix.parse("10.244.2.0/24"),), frozenset([parse_address("192.0.2.1")]))],
 )
 NARROW = RoutePolicy(
     "narrow",

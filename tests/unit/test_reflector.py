@@ -15,7 +15,7 @@ import pytest
 from bgpd.config import ClientRange, Config
 from bgpd.errors import ConfigError
 from bgpd.reflector import Reflector
-from routes.node_prefixes import NodeFacts, NodePrefixes
+from routes.node_prefixes import KnownNode, NodePrefixes
 from routes.path import EMPTY_AS_PATH, Origin, PathAttributes, UnknownAttribute
 from routes.prefix import Family, Prefix, parse_address
 from routes.reflection import Role
@@ -284,9 +284,9 @@ def test_a_pod_prefix_is_passed_on_for_its_node_alone_and_for_as_long_as_there_i
 
     async def test() -> None:
         one, two, thief = client(1), client(2), client(3)
-        node = NodeFacts("one", (POD,), frozenset((path(one).next_hop,)))
+        node = KnownNode("one", (POD,), frozenset((path(one).next_hop,)))
         nodes = NodePrefixes([Prefix.parse("10.0.0.0/8")], [node])
-        nodes.set(NodeFacts("two", (OTHER,), frozenset((path(two).next_hop,))))
+        nodes.set(KnownNode("two", (OTHER,), frozenset((path(two).next_hop,))))
         async with connected(reflector_config(tmp_path, RANGE), one, two, thief) as reflector:
             reflector.verify_against(nodes)
             thief.announce(path(thief), POD, Prefix.parse("10.1.0.7/32"), Prefix.parse("10.9.0.0/24"))
