@@ -51,4 +51,4 @@ def test_paths_are_held_against_the_nodes_of_the_stored_intent(tmp_path: Path) -
         client.create("/api/v1/nodes", node("thief", "192.0.2.66", pod_cidrs=("10.244.66.0/24",)))
         client.close()
         options = KubeOptions(load_host(None, "reflector"), "n1", kubeconfig=kubeconfig)
-        assert asyncio.run(main(options)) == [Rule.TRUSTED, Rule.NODE_MISMATCH]
+        assert asyncio.run(main(options)) == ["allow 10.244.0.0/16", Rule.NODE_MISMATCH]
