@@ -1,4 +1,4 @@
-"""The HTTP listener for Prometheus and for health checks: `GET /metrics` and `GET /healthz`.
+"""The HTTP listener for Prometheus and for probes: `GET /metrics`, `/healthz` and `/readyz`.
 
 A part of the daemon's event loop, so it may never hold it up: no threads, one answer for each
 connection, and a bound on everything that a client can make grow (request size, connections, the time
@@ -27,6 +27,7 @@ Rendering = Generator[None, None, bytes]
 Finish = Callable[[bytes], None]
 """Takes the whole response."""
 
+PATHS = ("/metrics", "/healthz", "/readyz")
 _TEXT = "text/plain; charset=utf-8"
 
 
@@ -38,18 +39,30 @@ class MetricsServer:
         metrics: Callable[[], Rendering],
         unhealthy: Callable[[], str],
         *,
+        unready: Callable[[], str] = str,
         timeout: float = TIMEOUT,
     ) -> None:
-        self._metrics = metrics
-        self._unhealthy = unhealthy
+        """`unhealthy` and `unready` say in a sentence why the daemon is that; empty when it is not."""
+        self.answer_with(metrics, unhealthy, unready)
+        self.endpoint: Endpoint | None = None
+        """Where it was told to listen."""
         self._timeout = timeout
         self._server: asyncio.Server | None = None
         self._connections: set[_Connection] = set()
         self._rendering: Rendering | None = None
         self._waiting: list[Finish] = []
 
+    def answer_with(
+        self, metrics: Callable[[], Rendering], unhealthy: Callable[[], str], unready: Callable[[], str]
+    ) -> None:
+        """Answer for another part of the daemon from now on; who asked already is answered by the old one."""
+        self._metrics = metrics
+        self._unhealthy = unhealthy
+        self._unready = unready
+
     async def start(self, endpoint: Endpoint) -> None:
         """Listen; OSError when the address is not ours or the port is taken."""
+        self.endpoint = endpoint
         loop = asyncio.get_running_loop()
         host = format_address(endpoint.address)
         self._server = await loop.create_server(
@@ -78,8 +91,8 @@ class MetricsServer:
 
     def _answer(self, method: str, path: str, finish: Finish) -> None:
         path = path.partition("?")[0]
-        if path not in ("/metrics", "/healthz"):
-            finish(_response(HTTPStatus.NOT_FOUND, b"There are /metrics and /healthz.\n"))
+        if path not in PATHS:
+            finish(_response(HTTPStatus.NOT_FOUND, b"There are /metrics, /healthz and /readyz.\n"))
         elif method != "GET":
             finish(_response(HTTPStatus.METHOD_NOT_ALLOWED, b"", extra="Allow: GET\r\n"))
         elif path == "/metrics":
@@ -87,10 +100,18 @@ class MetricsServer:
             if self._rendering is None:
                 self._rendering = self._metrics()
                 self._render(self._rendering)
-        elif reason := self._unhealthy():
-            finish(_response(HTTPStatus.SERVICE_UNAVAILABLE, f"{reason}\n".encode()))
         else:
-            finish(_response(HTTPStatus.OK, b"ok\n"))
+            finish(self._probed(path))
+
+    def _probed(self, path: str) -> bytes:
+        """An unhealthy daemon is not ready either; one that is not ready may be healthy, and says both."""
+        if reason := self._unhealthy():
+            return _response(HTTPStatus.SERVICE_UNAVAILABLE, f"{reason}\n".encode())
+        if not (reason := self._unready()):
+            return _response(HTTPStatus.OK, b"ok\n")
+        if path == "/readyz":
+            return _response(HTTPStatus.SERVICE_UNAVAILABLE, f"{reason}\n".encode())
+        return _response(HTTPStatus.OK, f"ok, but not ready: {reason}\n".encode())
 
     def _render(self, rendering: Rendering) -> None:
         """One slice; the last one answers everybody who has asked by now."""

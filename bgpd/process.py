@@ -36,6 +36,8 @@ from routes.view import ShutdownReport
 
 log = structlog.get_logger()
 
+NAMED = 5
+"""So many peers are named in a sentence."""
 SETTLED = 3.0
 """Seconds between looks at whether the garbage collector should run."""
 
@@ -47,6 +49,10 @@ class Leaving:
     notification: Notification | None
     """None: for a restart; peers with graceful restart hear nothing."""
     flush: bool = False
+
+
+class StoppedEarlyError(Exception):
+    """The process was told to stop before its role had started."""
 
 
 class Role(ABC):
@@ -93,6 +99,23 @@ class Role(ABC):
         """Why the daemon can't do its work, in a sentence; empty when it can."""
         return ""
 
+    @property
+    def unready(self) -> str:
+        """Why nobody should count on the daemon yet, in a sentence; empty when it has converged.
+
+        A node of Kubernetes has its own rule: a peer that is gone for good must not keep it back.
+        """
+        follows = self.facts.follows
+        host = None if follows is None else follows.node_host()
+        if host is not None:
+            why = "; ".join(host.readiness.reasons)
+            return "" if host.readiness.ready else f"the node is not ready for pods: {why}"
+        if self.facts.converged_at:
+            return ""
+        waiting = self.daemon.convergence.waiting_for
+        more = ", ..." if len(waiting) > NAMED else ""
+        return f"waiting for End-of-RIB from {', '.join(waiting[:NAMED]) or 'nobody'}{more}"
+
     @abstractmethod
     def freeze(self) -> None:
         """The end begins: what closing sessions withdraw must have no effect outside."""
@@ -117,14 +140,25 @@ class Role(ABC):
         self.run_in_background(measure_loop_lag(self.meters.loop_lag))
         self.run_in_background(self._tidy())
 
+    def take_listener(self, metrics: MetricsServer | None) -> None:
+        """Before `start`: serve metrics at what listens already."""
+        self._metrics = metrics
+
     async def _serve_metrics(self) -> None:
         endpoint = self.config.metrics_listen
+        if self._metrics is not None and self._metrics.endpoint != endpoint:
+            await self._metrics.close()
+            self._metrics = None
         if endpoint is None:
             return
         from bgpd.metrics import Metrics  # noqa: PLC0415  3 MB that many do without
 
         metrics = Metrics(self.view, self.meters)
-        self._metrics = MetricsServer(metrics.exposition, lambda: self.unhealthy)
+        answers = (metrics.exposition, lambda: self.unhealthy, lambda: self.unready)
+        if self._metrics is not None:
+            self._metrics.answer_with(*answers)
+            return
+        self._metrics = MetricsServer(answers[0], answers[1], unready=answers[2])
         try:
             await self._metrics.start(endpoint)
         except OSError as error:
@@ -248,6 +282,8 @@ def run_until_stopped(start: Callable[[asyncio.TaskGroup], Awaitable[Role]]) -> 
     code = 0
     try:
         asyncio.run(_main(start))
+    except* StoppedEarlyError:
+        log.info("stopped before it began")
     except* PodbgpError as group:
         code = 1
         for error in group.exceptions:

@@ -56,6 +56,7 @@ def run(options: KubeOptions) -> int:
 class KubeAgent(Follower[Agent]):
     """One agent and what it follows."""
 
+    role_name = "agent"
     file_name = "agent-intent.json"
 
     def __init__(self, options: KubeOptions, again: Again, tasks: asyncio.TaskGroup) -> None:

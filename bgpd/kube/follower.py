@@ -12,6 +12,7 @@ its routes and peers with graceful restart keep our paths, as in any restart.
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -35,6 +36,7 @@ from bgpd.kube.options import KubeOptions
 from bgpd.kube.restart import Again
 from bgpd.kube.shown import intent_status
 from bgpd.kube.tables import ClusterTables
+from bgpd.kube.waiting import Waiting, serve_while_waiting
 from bgpd.reload import check_policies, plan_reload
 from routes.node_view import ClusterKnown, NodeHost
 from routes.view import IntentStatus
@@ -57,6 +59,7 @@ STORE_EVERY = 5.0
 class Follower(ABC, Generic[R]):
     """One role, and what it follows."""
 
+    role_name: str
     file_name: str
     """Of the stored intent."""
 
@@ -68,6 +71,8 @@ class Follower(ABC, Generic[R]):
         self.loop = asyncio.get_running_loop()
         self.tasks = tasks
         self._again = again
+        self._leaving: process.Leaving | None = None
+        """How the process was told to stop, if it was."""
         self._news = asyncio.Event()
         self._planned = False
         self._last: Intent | None = None
@@ -138,7 +143,11 @@ class Follower(ABC, Generic[R]):
     # -- starting ---------------------------------------------------------------------------------
 
     async def start(self) -> R:
-        """Wait for an intent, and run the role by it."""
+        """Wait for an intent, and run the role by it; StoppedEarlyError if it was told to stop before."""
+        for number in (signal.SIGTERM, signal.SIGINT):  # the first process of a container has no defaults
+            self.loop.add_signal_handler(number, self.leave, process.Leaving(None))
+        source = Waiting(self.role_name, self.shown)
+        metrics = await serve_while_waiting(self.options.host, source, self._waits_for)
         try:
             intent = await self._first_intent()
             self._report(intent.problems)
@@ -146,14 +155,29 @@ class Follower(ABC, Generic[R]):
             role.on_hangup = self.changed
             role.on_stop = self.stop
             role.facts.intent, role.facts.follows = self.shown, self
+            role.take_listener(metrics)
             await role.start()
             self.role = role  # only now: a change that came while it starts would start its peers twice
         except BaseException:
             self.following.close()
+            if metrics is not None:
+                await metrics.close()
             raise
+        if self._leaving is not None:  # it was told so while the role started
+            role.leave(self._leaving)
         role.run_in_background(self._store_now_and_then())
         self.changed()
         return role
+
+    def leave(self, how: process.Leaving) -> None:
+        """Stop, also when it has not begun yet."""
+        self._leaving = how
+        self._news.set()
+        if self.role is not None:
+            self.role.leave(how)
+
+    def _waits_for(self) -> str:
+        return f"waiting for the cluster's intent: {self._missing()}"
 
     async def _first_intent(self) -> Intent:
         """What the API server says, or after a while without it what it said to the previous life."""
@@ -166,6 +190,8 @@ class Follower(ABC, Generic[R]):
             intent = self._intent_at_start(patient=now - begun < PATIENCE)
             if intent is not None:
                 return intent
+            if self._leaving is not None:
+                raise process.StoppedEarlyError
             if now >= say_at:
                 say_at = now + SAY_AGAIN
                 log.warning("waiting for the cluster's intent", reason=self._missing())

@@ -38,31 +38,32 @@ def run(options: KubeOptions) -> int:
 
     def once(again: Again) -> int:
         async def start(tasks: asyncio.TaskGroup) -> Reflector:
-            role = await KubeReflector(options, again, tasks).start()
+            reflector = KubeReflector(options, again, tasks)
             if options.with_parent:
-                _follow_parent(role)
-            return role
+                _follow_parent(reflector)
+            return await reflector.start()
 
         return process.run_until_stopped(start)
 
     return run_and_again(once)
 
 
-def _follow_parent(role: Reflector) -> None:
-    """End as the agent says, or with it (`reflector_child.py`)."""
+def _follow_parent(reflector: KubeReflector) -> None:
+    """End as the agent says, or with it (`reflector_child.py`), also before there was an intent."""
 
     def heard() -> None:
         said = os.read(sys.stdin.fileno(), 64)
         gone = said.startswith(LEAVE)
-        role.loop.remove_reader(sys.stdin.fileno())
-        role.leave(Leaving(cease(Cease.ADMIN_SHUTDOWN, "this node reflects no more") if gone else None))
+        reflector.loop.remove_reader(sys.stdin.fileno())
+        reflector.leave(Leaving(cease(Cease.ADMIN_SHUTDOWN, "this node reflects no more") if gone else None))
 
-    role.loop.add_reader(sys.stdin.fileno(), heard)
+    reflector.loop.add_reader(sys.stdin.fileno(), heard)
 
 
 class KubeReflector(Follower[Reflector]):
     """One reflector and what it follows."""
 
+    role_name = "reflector"
     file_name = "reflector-intent.json"
 
     def __init__(self, options: KubeOptions, again: Again, tasks: asyncio.TaskGroup) -> None:
