@@ -11,9 +11,11 @@ CLUSTER := $(if $(filter command,$(firstword $(origin KUBECONFIG))),$(KUBECONFIG
 
 .PHONY: demo test kube test-e2e check lock protos bench clean help
 
-demo: ## Show pods on different nodes reaching each other (FABRIC=reflector, mesh, frr or bird)
+demo: ## Show pods reaching each other, and a Kubernetes cluster (FABRIC=mesh, frr, bird or kubernetes for one)
 	@.ci/setup $(if $(filter frr bird,$(FABRIC)),test,demo)
-	@$(BIN)/podbgpd lab --fabric $(FABRIC)
+	@$(if $(filter kubernetes,$(FABRIC)),,$(BIN)/podbgpd lab --fabric $(FABRIC))
+	@$(if $(filter kubernetes,$(FABRIC)),$(BIN)/podbgpd lab --kubernetes)
+	@$(if $(filter default file,$(origin FABRIC)),printf '\n' && $(BIN)/podbgpd lab --kubernetes --short)
 
 test: ## Run every test that needs no Kubernetes: unit, property, interop with real daemons, end to end
 	@.ci/setup test

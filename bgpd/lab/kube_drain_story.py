@@ -85,12 +85,16 @@ def _empty(cluster: KubeCluster, name: str, services: Sequence[Balanced], out: P
 
 def _move(cluster: KubeCluster, app: str, pod: str, out: Presenter) -> None:
     """Evict a pod as `kubectl drain` does under a PodDisruptionBudget: its successor is ready first."""
+    begun = time.monotonic()
     successor = f"{pod}-{next(_numbers)}"
     cluster.create_pod(successor, app=app)
     cluster.pod_addresses(successor)
     cluster.delete_pod(pod)
     eventually(lambda: not cluster.exists(f"/api/v1/namespaces/default/pods/{pod}"), f"the end of pod {pod}")
-    out.say(f"pod {pod} of {app} is gone, {successor} serves on {cluster.ready_pods(app)[successor]}")
+    node = cluster.ready_pods(app)[successor]
+    out.say(
+        f"pod {pod} of {app} is gone after {time.monotonic() - begun:.1f} s, {successor} serves on {node}"
+    )
 
 
 def _last_pod_goes(cluster: KubeCluster, name: str, stays: str, out: Presenter) -> bool:
