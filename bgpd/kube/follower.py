@@ -33,6 +33,7 @@ from bgpd.kube.following import Following
 from bgpd.kube.intent import Intent, Problem
 from bgpd.kube.node_shown import cluster_known
 from bgpd.kube.options import KubeOptions
+from bgpd.kube.resources import has_cluster
 from bgpd.kube.restart import Again
 from bgpd.kube.shown import intent_status
 from bgpd.kube.tables import ClusterTables
@@ -84,7 +85,7 @@ class Follower(ABC, Generic[R]):
         self._unstored: Intent | None = None
         self._file = IntentFile(options.state_folder / self.file_name)
         client = KubeClient.load(options.kubeconfig, server=options.server)
-        self.following = Following(client, self.loop)
+        self.following = Following(client, self.loop, witness=has_cluster)
         self.tables = ClusterTables(options, self.following, self.changed)
 
     # -- what a role adds -------------------------------------------------------------------------

@@ -14,7 +14,9 @@ from dataclasses import replace
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from bgpd.kube.client import KubeClient
+from bgpd.kube.errors import KubeError
 from bgpd.kube.heap import keep_large_blocks_apart
+from bgpd.kube.resources import is_empty
 from bgpd.kube.watch import Batch, Pace, Resource, Watch, on_loop
 
 
@@ -31,6 +33,9 @@ T = TypeVar("T", bound=Named)
 Settle = Callable[[T | None, T], T]
 """What to take an object for, given what was known of it."""
 
+ASK_FIRST = 0.5
+ASK_LATEST = 10.0
+"""Seconds until the API server is asked whether it has its data, doubling."""
 STALE_AFTER = 10.0
 """Seconds without news, and with an error, after which what is known is called stale: a watch that was cut
 and is there again a moment later is nobody's business."""
@@ -45,6 +50,10 @@ class Table(Generic[T]):
         self.synced = False
         self.begun = time.monotonic()
         self.dropped = False
+        self.doubted: dict[str, T] = {}
+        """What an empty list would have deleted, by UID: still in `values`, until the list is believed."""
+        self.relisting = False
+        """A list is on its way that decides about what is in doubt."""
         self._changed = changed
         self._settle = settle
 
@@ -55,12 +64,30 @@ class Table(Generic[T]):
         if self._settle is not None:
             settle = self._settle
             batch = replace(batch, changed=tuple(settle(self.values.get(v.uid), v) for v in batch.changed))
+        if batch.emptied and batch.deleted:
+            self.doubted.update({value.uid: value for value in batch.deleted})
+            batch = replace(batch, deleted=())
         for value in batch.deleted:
             self.values.pop(value.uid, None)
         for value in batch.changed:
             self.values[value.uid] = value
+            self.doubted.pop(value.uid, None)
+        if self.relisting and batch.synced:
+            self.relisting = False
+            gone = tuple(self.doubted.values())
+            self.doubted.clear()
+            batch = replace(batch, deleted=(*batch.deleted, *gone))
+            for value in gone:
+                self.values.pop(value.uid, None)
         self.synced = self.synced or batch.synced
         self._changed(batch)
+
+    def believe(self) -> None:
+        """The API server has its data: what an empty list did not name is gone."""
+        gone = tuple(self.doubted.values())
+        self.doubted.clear()
+        if gone:
+            self.take(Batch(deleted=gone))
 
     def named(self, name: str) -> T | None:
         """The object of a name, for tables of a few objects."""
@@ -92,11 +119,25 @@ class News(NamedTuple):
 class Following:
     """The watches of one process."""
 
-    def __init__(self, client: KubeClient, loop: asyncio.AbstractEventLoop, pace: Pace | None = None) -> None:
+    def __init__(
+        self,
+        client: KubeClient,
+        loop: asyncio.AbstractEventLoop,
+        pace: Pace | None = None,
+        *,
+        witness: Callable[[KubeClient], bool] = lambda _: True,
+    ) -> None:
+        """`witness` asks the API server, in a thread, whether it has what it must have: a list that holds
+        nothing any more is believed only then.  A proxy, or an API server that lost its data, has nothing of
+        anything, and must not end sessions."""
         keep_large_blocks_apart()
         self.client = client
         self._loop = loop
         self._pace = pace
+        self._witness = witness
+        self._ask_after = ASK_FIRST
+        self._asking = False
+        self._resources: dict[int, Resource[Named]] = {}
         self._watches: dict[int, tuple[Table[Named], Watch[Named]]] = {}
 
     def follow(
@@ -104,16 +145,70 @@ class Following:
     ) -> Table[T]:
         """Begin to follow a resource; `changed` is called in the event loop."""
         table = Table(changed, settle)
-        watch = Watch(self.client, resource, on_loop(self._loop, table.take), self._pace)
-        self._watches[id(table)] = (table, watch)  # type: ignore[assignment]  # of any kind of object
-        watch.start()
+        self._watch(table, resource)
         return table
+
+    def _watch(self, table: Table[T], resource: Resource[T]) -> None:
+        """Feed a table, from a list that is asked for now."""
+
+        def take(batch: Batch[T]) -> None:
+            if self._watches.get(id(table), (None, None))[1] is not watch:
+                return  # it was on its way when another one began
+            table.take(batch)
+            if table.doubted and not table.relisting:
+                self._ask_later()
+
+        watch = Watch(self.client, resource, on_loop(self._loop, take), self._pace)
+        self._watches[id(table)] = (table, watch)  # type: ignore[assignment]  # of any kind of object
+        self._resources[id(table)] = resource  # type: ignore[assignment]
+        watch.start()
 
     def drop(self, table: Table[T]) -> None:
         """Stop following; the table keeps what it holds."""
         table.dropped = True
         _, watch = self._watches.pop(id(table))
+        del self._resources[id(table)]
         self._loop.run_in_executor(None, watch.stop)
+
+    # -- lists that hold nothing any more ---------------------------------------------------------
+
+    def _ask_later(self) -> None:
+        if not self._asking and self._watches:
+            self._asking = True
+            self._loop.call_later(self._ask_after, self._ask)
+
+    def _ask(self) -> None:
+        if self._watches:  # else it was closed
+            doubted = [key for key, (table, _) in self._watches.items() if table.doubted]
+            asking = [(key, self._resources[key]) for key in doubted]
+            asked = self._loop.run_in_executor(None, self._empty_of, asking)
+            asked.add_done_callback(lambda future: self._heard(future.result()))
+
+    def _empty_of(self, asking: list[tuple[int, Resource[Named]]]) -> dict[int, bool]:
+        """Which tables the API server has nothing for; none where it has lost its data, or is away."""
+        try:
+            if not self._witness(self.client):
+                return {}
+            return {key: is_empty(self.client, resource) for key, resource in asking}
+        except KubeError:
+            return {}
+
+    def _heard(self, empty: dict[int, bool]) -> None:
+        """Believe lists that are empty indeed, list again what is not, and ask again where that is open."""
+        self._asking = False
+        self._ask_after = ASK_FIRST if empty else min(self._ask_after * 2, ASK_LATEST)
+        for key, is_so in empty.items():
+            if key not in self._watches:
+                continue
+            table, watch = self._watches[key]
+            if is_so:
+                table.believe()
+            else:
+                self._loop.run_in_executor(None, watch.stop)
+                table.relisting = True
+                self._watch(table, self._resources[key])
+        if any(table.doubted and not table.relisting for table, _ in self._watches.values()):
+            self._ask_later()
 
     def news(self) -> News:
         """How current all tables together are."""

@@ -23,11 +23,13 @@ class Batch(Generic[T]):
     """What changed.  Take `deleted` first: one of `changed` may have the name of one of these.
 
     `synced`: with this batch the listener has heard of every object, at least once.
+    `emptied`: no event said that `deleted` are gone; a whole list held nothing at all.
     """
 
     changed: tuple[T, ...] = ()
     deleted: tuple[T, ...] = ()
     synced: bool = True
+    emptied: bool = False
 
 
 @dataclass(frozen=True)

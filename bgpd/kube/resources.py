@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar
 
 import msgspec
 
 from bgpd.kube import custom, objects
 from bgpd.kube.client import KubeClient
-from bgpd.kube.errors import NotFound
+from bgpd.kube.errors import Nonsense, NotFound
 from bgpd.kube.watch import Resource
+
+T = TypeVar("T")
 
 GROUP = "/apis/podbgp.dev/v1alpha1"
 
@@ -46,6 +49,28 @@ def endpoint_slices(version: str) -> Resource[objects.EndpointSlice]:
     """EndpointSlices in a version that the API server has."""
     path = f"/apis/discovery.k8s.io/{version}/endpointslices"
     return Resource(path, "EndpointSlice", objects.decode_endpoint_slice)
+
+
+class _Some(msgspec.Struct):
+    kind: str
+    items: list[msgspec.Raw]
+
+
+def has_cluster(client: KubeClient) -> bool:
+    """Whether the API server has a BGPCluster: without one it has lost its data.  Raises KubeError."""
+    return not is_empty(client, CLUSTERS)
+
+
+def is_empty(client: KubeClient, resource: Resource[T]) -> bool:
+    """Whether the API server has no object of a resource; raises KubeError."""
+    path = resource.path
+    try:
+        found = msgspec.json.decode(client.get(path, **resource.query(), limit=1), type=_Some)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Nonsense(200, "NotAList", str(error)[:300], where=path) from error
+    if found.kind != f"{resource.kind}List":
+        raise Nonsense(200, "NotAList", f"kind {found.kind[:60]!r}", where=path)
+    return not found.items
 
 
 class _Version(msgspec.Struct):

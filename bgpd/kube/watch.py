@@ -230,7 +230,7 @@ class Watch(Generic[T]):
         self._version, self._listed = version, time.monotonic()
         trouble = f"{self._resource.path}: {nameless} objects without uid and name" if nameless else ""
         self._note(lists=self._status.lists + 1, error=trouble)
-        self._tell()
+        self._tell(listed=True)
 
     def _watch(self) -> None:
         query = {**self._resource.query(), "resourceVersion": self._version, "allowWatchBookmarks": True}
@@ -313,14 +313,16 @@ class Watch(Generic[T]):
         else:
             self._known.put(who, value)
 
-    def _tell(self) -> None:
+    def _tell(self, *, listed: bool = False) -> None:
         """Deliver what the listener has not heard; the first whole list ends with a batch that says so."""
         batches = list(self._known.batches(MOST_PER_BATCH))
         first = not self._status.synced
+        emptied = listed and not len(self._known)
         if first and not batches:
             batches = [Batch()]
         for number, batch in enumerate(batches, start=1):
-            self._taken = self._deliver(replace(batch, synced=not first or number == len(batches))) or _TAKEN
+            said = replace(batch, synced=not first or number == len(batches), emptied=emptied)
+            self._taken = self._deliver(said) or _TAKEN
             if self.stopped:
                 return
             self._taken.wait()

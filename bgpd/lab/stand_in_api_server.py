@@ -29,6 +29,9 @@ from bgpd.lab.stand_in_api_server_store import Check, Refusal, Selection, Store,
 
 __all__ = ["Faults", "Instead", "StandInApiServer"]
 
+OpenSocket = Callable[[int, int], socket.socket]
+"""A socket of a family and a kind: in another network namespace, `netns.open_socket` opens it."""
+
 
 class StandInApiServer:
     """The server in a thread of its own.  Every method may be called from any other thread."""
@@ -43,8 +46,10 @@ class StandInApiServer:
         collect_garbage: bool = False,
         bookmark_every: float = 60.0,
         check: Check | None = None,
+        open_socket: OpenSocket = socket.socket,
     ) -> None:
         self.host, self.port = host, port
+        self._open_socket = open_socket
         self.store = Store(
             pod_cidrs=pod_cidrs, service_cidr=service_cidr, collect_garbage=collect_garbage, check=check
         )
@@ -82,7 +87,7 @@ class StandInApiServer:
     # -- faults that take the server itself ---------------------------------------------------------
 
     def up(self) -> None:
-        """Listen, at the port that it had before."""
+        """Listen, at the port that it had before, if it does not."""
         self._wait(self._up())
 
     def down(self) -> None:
@@ -171,12 +176,14 @@ class StandInApiServer:
             return stored.value()
 
     async def _up(self) -> None:
+        if self._runner is not None:
+            return
         app = web.Application(client_max_size=8 << 20)
         app.router.add_route("*", "/{path:.*}", self._api.handle)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.0)
         await self._runner.setup()
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock = self._open_socket(family, socket.SOCK_STREAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((self.host, self.port))
         self.port = int(sock.getsockname()[1])
@@ -185,6 +192,9 @@ class StandInApiServer:
     async def _down(self) -> None:
         runner, self._runner = self._runner, None
         if runner is not None:
+            for site in list(runner.sites):
+                await site.stop()
+            await asyncio.sleep(0.01)  # a connection that was accepted just now is the runner's only then
             self._api.cut()
             await runner.cleanup()
 

@@ -1,0 +1,137 @@
+"""An API server that hangs, stops, answers nonsense or forgets changes nothing that works."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from ipaddress import ip_network
+from itertools import count
+from typing import NamedTuple
+
+import pytest
+
+from bgpd.lab.stand_in_api_server import Instead, StandInApiServer
+from tests.e2e.kube_stories import SOON, Cluster, cluster
+from tests.interop.harness.speaker import wait_until
+
+MANY = 5000
+"""More requests than are made in one story."""
+NUMBERS = count(1)
+
+
+class Fault(NamedTuple):
+    name: str
+    begin: Callable[[StandInApiServer], None]
+    lasts: float = 3.0
+    stale: bool = False
+    """It lasts so long that what is known is shown as old."""
+
+
+def answers(instead: Instead) -> Callable[[StandInApiServer], None]:
+    def begin(server: StandInApiServer) -> None:
+        server.faults.answer_next(instead, count=MANY)
+        server.cut_streams()
+
+    return begin
+
+
+def empty_lists(server: StandInApiServer) -> None:
+    """A proxy, or an API server without its data, that says of everything that there is nothing."""
+    for path, kind in (
+        ("/nodes?", "Node"), ("/bgpclusters?", "BGPCluster"), ("/bgppeers?", "BGPPeer"),
+        ("/bgppolicies?", "BGPPolicy"), ("/bgpadvertisements?", "BGPAdvertisement"),
+        ("/bgpaddresspools?", "BGPAddressPool"),
+    ):  # fmt: skip
+        body = (
+            f'{{"kind":"{kind}List","apiVersion":"v1","metadata":{{"resourceVersion":"99999"}},"items":[]}}'
+        )
+        server.faults.answer_next(Instead(200, body.encode()), count=MANY, matching=path)
+    server.expire_watches()
+
+
+def hang(server: StandInApiServer) -> None:
+    server.hang()
+    server.cut_streams()
+
+
+def gone_by_status(server: StandInApiServer) -> None:
+    server.faults.gone_by_status = True
+    server.forget_history()
+    server.cut_streams()
+
+
+def forget(server: StandInApiServer) -> None:
+    server.forget_history()
+    server.cut_streams()
+
+
+def slow(server: StandInApiServer) -> None:
+    server.faults.delay = 1.0
+    server.cut_streams()
+
+
+HTML = Instead(200, b"<html>Sign in to the network</html>", "text/html")
+FAULTS = (
+    Fault("hangs with its watches open", StandInApiServer.hang),
+    Fault("hangs", hang, 32.0, stale=True),  # a request is given up after 20 s
+    Fault("cuts its streams", StandInApiServer.cut_streams),
+    Fault("ends its streams before their time", StandInApiServer.end_streams),
+    Fault("answers 500", answers(Instead(500)), 13.0, stale=True),
+    Fault("answers 429", answers(Instead(429, retry_after=1))),
+    Fault("answers 403", answers(Instead(403))),
+    Fault("answers 404", answers(Instead(404))),
+    Fault("answers with a page", answers(HTML)),
+    Fault("answers with another kind", answers(Instead(200, b'{"kind":"Status","metadata":{}}'))),
+    Fault("answers that there is nothing", empty_lists),
+    Fault("says 410 in its streams", StandInApiServer.expire_watches),
+    Fault("says 410 to a watch", gone_by_status),
+    Fault("forgets its history", forget),
+    Fault("comes back from an older backup", lambda server: server.restart(revision=5)),
+    Fault("is away", StandInApiServer.down, 20.0, stale=True),
+    Fault("is slow", slow),
+)
+
+
+def mend(server: StandInApiServer) -> None:
+    server.faults.clear()
+    server.faults.gone_by_status = False
+    server.resume()
+    server.up()
+
+
+@pytest.fixture(scope="module", params=["mesh", "reflector"])
+def shared(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    with cluster(request.param) as built:
+        built.make("BGPPeer", "rack0", {"address": "192.0.2.250", "asn": 64512})
+        yield built
+
+
+def change(of: Cluster, number: int) -> str:
+    """A change that every agent must come to know: one router in place of another; its address."""
+    of.server.delete("BGPPeer", f"rack{number - 1}")
+    address = f"192.0.2.{100 + number}"
+    of.make("BGPPeer", f"rack{number}", {"address": address, "asn": 64512})
+    return address
+
+
+def shows_its_age(of: Cluster) -> bool:
+    return all("not heard from for" in daemon.warnings() for daemon in of.daemons)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_what_works_goes_on_and_what_changed_arrives(shared: Cluster, fault: Fault) -> None:
+    shared.wait_up()
+    number = next(NUMBERS)
+    with shared.undisturbed():
+        fault.begin(shared.server)
+        begun = time.monotonic()
+        address = change(shared, number)
+        if fault.stale:
+            wait_until(lambda: shows_its_age(shared), fault.lasts, "the age is shown")
+        time.sleep(max(0.0, begun + fault.lasts - time.monotonic()))
+        mend(shared.server)
+        for member in shared.members:
+            wait_until(lambda: address in member.peers(), SOON, f"{member.name} has the new router")  # noqa: B023
+            assert "192.0.2.250" not in member.peers()
+        wait_until(lambda: not shows_its_age(shared), SOON, "the age is gone")
+        assert ip_network("10.244.0.0/24") in set().union(*(each.own() for each in shared.members))
