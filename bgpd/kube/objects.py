@@ -26,6 +26,8 @@ ZONE_LABEL = "topology.kubernetes.io/zone"
 SERVICE_LABEL = "kubernetes.io/service-name"
 LOAD_BALANCER_CLASS = "podbgp.dev/bgp"
 
+PROTOCOLS = frozenset(("TCP", "UDP", "SCTP"))
+HIGHEST_PORT = 65_535
 MOST_ADDRESSES = 64
 """Of one object's list of addresses; Kubernetes itself allows fewer."""
 
@@ -258,12 +260,23 @@ def decode_service(raw: bytes | msgspec.Raw) -> Service:
         internal_local=spec.internalTrafficPolicy == "Local",
         families=_families(spec, cluster_ips),
         family_policy=spec.ipFamilyPolicy or "SingleStack",
-        ports=frozenset((port.protocol, port.port) for port in spec.ports or ()),
+        ports=_ports(spec.ports or (), problems),
         selector=spec.selector or {},
         created=meta.creationTimestamp.timestamp() if meta.creationTimestamp else 0.0,
         deleting=meta.deletionTimestamp is not None,
         problems=tuple(problems),
     )
+
+
+def _ports(written: Iterable[wire.ServicePort], problems: list[str]) -> frozenset[tuple[str, int]]:
+    """They become text of the packet filter, so that nothing else may pass."""
+    found = set()
+    for port in written:
+        if port.protocol in PROTOCOLS and 0 < port.port <= HIGHEST_PORT:
+            found.add((port.protocol, port.port))
+        elif len(problems) < MOST_ADDRESSES:
+            problems.append(f"spec.ports: {port.protocol[:20]!r} {port.port} is no port")
+    return frozenset(found)
 
 
 def _families(spec: wire.ServiceSpec, cluster_ips: tuple[Address, ...]) -> tuple[Family, ...]:

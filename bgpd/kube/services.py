@@ -39,6 +39,8 @@ from routes.prefix import Address, Prefix, family_of
 
 MOST_CLAIMS = 64
 """Services that may share one address; more are refused, and cost nothing."""
+MOST_LOCAL_PORTS = 20_000
+"""More are treated like closed ones: whoever may write Services must not fill a node's packet filter."""
 
 
 class _Known:
@@ -93,7 +95,8 @@ class ServiceAnnouncements:
     def local_ports(self) -> tuple[Port, ...]:
         """Ports at which a packet is for this node's endpoints alone, whether or not there is one now."""
         if self._local_ports is None:
-            self._local_ports = tuple(sorted({port for ports in self._ports.values() for port in ports}))
+            ports = sorted({port for ports in self._ports.values() for port in ports})
+            self._local_ports = tuple(ports[:MOST_LOCAL_PORTS])
         return self._local_ports
 
     def local_endpoints(self) -> int:

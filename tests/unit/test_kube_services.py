@@ -285,3 +285,9 @@ def test_ports_of_local_services_are_known_with_and_without_an_endpoint_here() -
     tell(announcements, LOCAL)
     announcements.service_deleted(("default", "web"))
     assert local_ports(announcements) == []
+
+
+def test_ports_of_one_service_do_not_fill_the_packet_filter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bgpd.kube.services.MOST_LOCAL_PORTS", 3)
+    announcements = node(service("web", ingress="203.0.113.7", local=True, ports=tuple(range(1, 10))))
+    assert local_ports(announcements) == [1, 2, 3]
