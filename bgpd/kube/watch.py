@@ -317,7 +317,7 @@ class Watch(Generic[T]):
         """Deliver what the listener has not heard; the first whole list ends with a batch that says so."""
         batches = list(self._known.batches(MOST_PER_BATCH))
         first = not self._status.synced
-        emptied = listed and not len(self._known)
+        emptied = listed and not first and not len(self._known)
         if first and not batches:
             batches = [Batch()]
         for number, batch in enumerate(batches, start=1):
