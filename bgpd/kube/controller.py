@@ -124,11 +124,19 @@ class Controller:
             return
         metrics = ControllerMetrics(self._glance)
         # The API server's absence makes nobody here unhealthy: a restart would not bring it back.
-        self._metrics = MetricsServer(metrics.exposition, lambda: "")
+        self._metrics = MetricsServer(metrics.exposition, str, unready=self._unready)
         try:
             await self._metrics.start(endpoint)
         except OSError as error:
             raise ConfigError(f"--metrics: {error.strerror}") from None
+
+    def _unready(self) -> str:
+        """Why this one could not lead now."""
+        if self.state.synced:
+            return ""
+        return (
+            f"not everything was heard of yet: {self._following.news().error or 'the lists are on their way'}"
+        )
 
     def _glance(self) -> Glance:
         leads, dropped = self._lease.leads(), self._book.dropped

@@ -416,8 +416,9 @@ def test_metrics_are_served(server: StandInApiServer, tmp_path: Path) -> None:
             text = answer.read().decode()
         assert "podbgp_controller_leads 1.0" in text
         assert 'podbgp_controller_node_problems{reason="DuplicatePodCIDR"} 0.0' in text
-        with urlopen(f"http://127.0.0.1:{metrics.port}/healthz", timeout=5) as answer:
-            assert answer.read() == b"ok\n"
+        for probe in ("healthz", "readyz"):
+            with urlopen(f"http://127.0.0.1:{metrics.port}/{probe}", timeout=5) as answer:
+                assert answer.read() == b"ok\n"
     finally:
         running.stop()
 

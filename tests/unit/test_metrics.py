@@ -276,12 +276,16 @@ def test_a_held_up_event_loop_is_seen() -> None:
     assert lag.sum >= 0.05
 
 
-def served(test: Callable[[int], Awaitable[None]], unhealthy: str = "", timeout: float = 5.0) -> None:
+def served(
+    test: Callable[[int], Awaitable[None]], unhealthy: str = "", unready: str = "", timeout: float = 5.0
+) -> None:
     """Run `test` against a listener on a free loopback port."""
     metrics = Metrics(Daemon(), worked())
 
     async def run() -> None:
-        server = MetricsServer(metrics.exposition, lambda: unhealthy, timeout=timeout)
+        server = MetricsServer(
+            metrics.exposition, lambda: unhealthy, unready=lambda: unready, timeout=timeout
+        )
         await server.start(Endpoint(parse_address("127.0.0.1"), 0))
         try:
             async with asyncio.timeout(20):
@@ -312,6 +316,7 @@ async def exchange(port: int, request: bytes) -> tuple[int, bytes]:
         (b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", 200),
         (b"GET /metrics?debug=1 HTTP/1.0\r\n\r\n", 200),
         (b"GET /healthz HTTP/1.1\r\n\r\n", 200),
+        (b"GET /readyz HTTP/1.1\r\n\r\n", 200),
         (b"GET / HTTP/1.1\r\n\r\n", 404),
         (b"GET /metrics/../etc/passwd HTTP/1.1\r\n\r\n", 404),
         (b"POST /metrics HTTP/1.1\r\n\r\n", 405),
@@ -320,7 +325,7 @@ async def exchange(port: int, request: bytes) -> tuple[int, bytes]:
         (b"GET /metrics HTTP/1.1\r\nX: " + b"x" * (LONGEST_REQUEST + 1), 431),
     ],
 )
-def test_only_two_things_can_be_asked(request_bytes: bytes, status: int) -> None:
+def test_only_three_things_can_be_asked(request_bytes: bytes, status: int) -> None:
     async def ask(port: int) -> None:
         assert (await exchange(port, request_bytes))[0] == status
 
@@ -336,14 +341,47 @@ def test_metrics_arrive_whole() -> None:
     served(ask)
 
 
-def test_an_unhealthy_daemon_says_why() -> None:
-    async def ask(port: int) -> None:
-        assert await exchange(port, b"GET /healthz HTTP/1.1\r\n\r\n") == (
-            503,
-            b"the kernel does not answer\n",
-        )
+HEALTHZ, READYZ = b"GET /healthz HTTP/1.1\r\n\r\n", b"GET /readyz HTTP/1.1\r\n\r\n"
 
-    served(ask, unhealthy="the kernel does not answer")
+
+@pytest.mark.parametrize(
+    ("unhealthy", "unready", "alive", "ready"),
+    [
+        ("", "", (200, b"ok\n"), (200, b"ok\n")),
+        ("", "waits", (200, b"ok, but not ready: waits\n"), (503, b"waits\n")),
+        ("no kernel", "", (503, b"no kernel\n"), (503, b"no kernel\n")),
+        ("no kernel", "waits", (503, b"no kernel\n"), (503, b"no kernel\n")),
+    ],
+)
+def test_probes_are_told_why(
+    unhealthy: str, unready: str, alive: tuple[int, bytes], ready: tuple[int, bytes]
+) -> None:
+    async def ask(port: int) -> None:
+        assert (await exchange(port, HEALTHZ), await exchange(port, READYZ)) == (alive, ready)
+
+    served(ask, unhealthy=unhealthy, unready=unready)
+
+
+def test_a_listener_is_handed_over_between_two_requests() -> None:
+    def slowly(text: bytes) -> Generator[None, None, bytes]:
+        for _ in range(20):
+            yield
+        return text
+
+    async def run() -> None:
+        server = MetricsServer(lambda: slowly(b"waiting"), str, unready=lambda: "waits")
+        await server.start(Endpoint(parse_address("127.0.0.1"), 0))
+        ask = b"GET /metrics HTTP/1.1\r\n\r\n"
+        assert await exchange(server.port, READYZ) == (503, b"waits\n")
+        first = asyncio.ensure_future(exchange(server.port, ask))
+        await asyncio.sleep(0)
+        server.answer_with(lambda: slowly(b"running"), str, str)
+        assert (await first)[0] == 200
+        assert await exchange(server.port, ask) == (200, b"running")
+        assert await exchange(server.port, READYZ) == (200, b"ok\n")
+        await server.close()
+
+    asyncio.run(run())
 
 
 def test_who_says_nothing_is_dropped() -> None:

@@ -1,0 +1,106 @@
+"""A daemon that waits for its first intent is alive, says so, is not ready, and stops when it is told to."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
+
+from bgpd.lab.stand_in_api_server import kubeconfig_for
+
+PATIENCE = 30.0
+
+
+class Answer(NamedTuple):
+    status: int
+    body: str
+
+
+def free_port() -> int:
+    """One that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+        return port
+
+
+def get(port: int, path: str) -> Answer:
+    """Ask once it listens."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+                return Answer(answer.status, answer.read().decode())
+        except HTTPError as error:
+            with error:
+                return Answer(error.code, error.read().decode())
+        except URLError:
+            assert time.monotonic() < end, f"nothing listens at {port}"
+            time.sleep(0.05)
+
+
+class Waiting(NamedTuple):
+    process: subprocess.Popen[bytes]
+    port: int
+
+
+@contextmanager
+def waiting(folder: Path, *words: str, port: int = 0) -> Iterator[Waiting]:
+    """A reflector whose API server is away."""
+    metrics, away = port or free_port(), free_port()
+    settings = folder / "reflector.toml"
+    settings.write_text(
+        f'[metrics]\nlisten = "127.0.0.1:{metrics}"\n[api]\nlisten = "unix://{folder}/api.sock"\n'
+    )
+    kubeconfig = folder / "kubeconfig"
+    kubeconfig.write_text(json.dumps(kubeconfig_for(f"http://127.0.0.1:{away}")))
+    command = [sys.executable, "-m", "bgpd", "reflector", "--kubernetes", "--node", "n1", *words]
+    command += ["--kubeconfig", str(kubeconfig), "--config", str(settings), "--state-dir", str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            yield Waiting(process, metrics)
+        finally:
+            process.kill()
+
+
+def test_probes_are_answered_while_the_api_server_is_away(tmp_path: Path) -> None:
+    with waiting(tmp_path) as (process, port):
+        alive, ready = get(port, "/healthz"), get(port, "/readyz")
+        assert alive.status == 200
+        assert alive.body.startswith("ok, but not ready: waiting for the cluster's intent: ")
+        assert ready.status == 503
+        assert ready.body.startswith("waiting for the cluster's intent: ")
+        metrics = get(port, "/metrics").body
+        assert 'role="reflector"' in metrics
+        assert "podbgp_initial_convergence_complete 0.0" in metrics
+        assert "podbgp_kubernetes_stale_seconds" in metrics
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+
+
+def test_a_reflector_that_waits_ends_with_its_agent(tmp_path: Path) -> None:
+    with waiting(tmp_path, "--with-parent") as (process, port):
+        assert get(port, "/healthz").status == 200
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(PATIENCE) == 0
+
+
+def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        waiting(tmp_path, port=taken.getsockname()[1]) as (process, _),
+    ):
+        assert process.wait(PATIENCE) == 1
+        assert process.stderr is not None
+        said = process.stderr.read().decode()
+    assert "metrics.listen: " in said
+    assert "address already in use" in said
