@@ -180,6 +180,17 @@ def _load_for(role: str, path: str) -> Config:
     return config
 
 
+def _load_to_flush(path: str) -> Config:
+    """The configuration of an agent, or what its host alone decides where the rest came from Kubernetes."""
+    try:
+        return _load_for("agent", path)
+    except InvalidConfigError as problem:
+        try:
+            return load_host(path, "agent")
+        except InvalidConfigError:
+            raise problem from None
+
+
 def _begin(config: Config) -> None:
     """Have a log, with the file's warnings as its first lines."""
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # gRPC's C core logs past Python, to standard error
@@ -223,12 +234,12 @@ def check(path: str, output: str) -> None:
 @main.command()
 @_config_option(DEFAULT_CONFIG)
 def flush(path: str) -> None:
-    """Remove the kernel routes that an agent left behind.
+    """Remove the kernel routes that an agent left behind, and the packet filter if it followed Kubernetes.
 
     Only routes with the protocol, table and metrics of `[fib]` are removed, and only while no agent runs:
     a running one leaves with `podbgp shutdown --flush`.
     """
-    config = _load_for("agent", path)
+    config = _load_to_flush(path)
     if agent_answers(config.api_listen):
         raise PodbgpError(
             f"an agent answers at {config.api_listen}; end it and its routes with: podbgp shutdown --flush"
@@ -242,6 +253,11 @@ def flush(path: str) -> None:
     click.echo(
         f"removed {_count(flushed.removed, 'route')} of protocol {fib.protocol} from table {fib.table}"
     )
+    if not config.speaker.asn:
+        from bgpd.node.nft import TABLE, PacketFilter  # noqa: PLC0415  as above
+
+        if PacketFilter().remove():
+            click.echo(f"removed the nftables table inet {TABLE}")
     if flushed.left:
         reasons = "; ".join(flushed.errors)
         raise PodbgpError(f"{_count(flushed.left, 'route')} could not be removed: {reasons}")

@@ -236,6 +236,11 @@ class Role(ABC):
             self._leaving = how
             self.stopped.set()
 
+    @property
+    def flushes(self) -> bool:
+        """Whether it was told to leave nothing of its own behind."""
+        return self._leaving.flush
+
     async def request_shutdown(self, flush: bool, message: str) -> ShutdownReport:
         """`podbgp shutdown`: leave for good, and answer when that is done."""
         self.leave(Leaving(cease(Cease.ADMIN_SHUTDOWN, message), flush))

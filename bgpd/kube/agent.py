@@ -34,7 +34,7 @@ from bgpd.kube.shown import intent_status
 from bgpd.node.drain import IN_SERVICE, DrainPlan
 from routes.node_view import NodeHost, NodeReflector
 from routes.own_path import OwnPath
-from routes.prefix import Address
+from routes.prefix import Address, Prefix
 from routes.view import IntentStatus
 
 LOOK_EVERY = 1.0
@@ -81,8 +81,11 @@ class KubeAgent(Follower[Agent]):
 
     def stop(self) -> None:
         super().stop()
-        self.host.close()
-        self.state.stop()
+        flush = self.role is not None and self.role.flushes
+        if flush:
+            self.forget()
+        self.host.close(flush=flush)
+        self.state.stop(wait=0.0)
 
     # -- following (bgpd.kube.follower) -----------------------------------------------------------
 
@@ -178,7 +181,11 @@ class KubeAgent(Follower[Agent]):
         return role, Wanted(
             node=node,
             cluster=cluster,
-            own=tuple(path.nlri for path in role.config.agent.advertise) or node.pod_cidrs,
+            own=own_prefixes(
+                tuple(path.nlri for path in role.config.agent.advertise),
+                node,
+                in_use=self.host.readiness.can_forward or not self.drain.plan.announce_pods,
+            ),
             services=self.services.limits.guarded() if self.services.announcements.announced else (),
             local_ports=self.services.announcements.local_ports,
             neighbours=next_hops(role) if cluster.pods.masquerade else (),
@@ -212,6 +219,12 @@ class KubeAgent(Follower[Agent]):
             else:
                 self.services.learn_version(version)
                 return
+
+
+def own_prefixes(announced: tuple[Prefix, ...], node: Node, *, in_use: bool) -> tuple[Prefix, ...]:
+    """Whence pods of this node have addresses: no new ones from a prefix that may not be announced, because
+    another Node has it as well, or it is outside the cluster's; pods that are here (`in_use`) keep theirs."""
+    return announced or (node.pod_cidrs if in_use else ())
 
 
 def next_hops(role: Agent) -> tuple[Address, ...]:

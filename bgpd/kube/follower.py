@@ -334,6 +334,10 @@ class Follower(ABC, Generic[R]):
                 await asyncio.to_thread(self._file.store, intent)
             await asyncio.sleep(STORE_EVERY)
 
+    def forget(self) -> None:
+        """Keep no intent for a next life: this host leaves for good."""
+        self._file.remove()
+
     def stop(self) -> None:
         """The role ends: keep what it did, and follow nothing any more."""
         if self._unstored is not None:

@@ -102,11 +102,22 @@ class Host:
         """Look now."""
         self._poked.set()
 
-    def close(self) -> None:
-        """Leave everything as it is: pods go on while the agent is away."""
+    def close(self, *, flush: bool = False) -> None:
+        """Leave everything as it is: pods go on while the agent is away.  With `flush` leave nothing; the
+        process does not end before that is done."""
         self._client.close()
-        self._worker.shutdown(wait=False, cancel_futures=True)
+        if flush:
+            self._worker.submit(self._remove_all)
+        self._worker.shutdown(wait=False, cancel_futures=not flush)
         self._marking.shutdown(wait=False, cancel_futures=True)
+
+    def _remove_all(self) -> None:
+        for what, remove in (("CNI configuration", self._cni.remove), ("packet filter", self._filter.remove)):
+            try:
+                if remove():
+                    log.info("removed", what=what)
+            except HostError as error:
+                log.warning("not removed", what=what, reason=str(error))
 
     async def keep(self, wanted: Callable[[], tuple[Agent, Wanted] | None]) -> None:
         """Keep the host as it is wanted."""

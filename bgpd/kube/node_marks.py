@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from bgpd.kube.client import KubeClient
-from bgpd.kube.errors import Conflict
+from bgpd.kube.errors import Conflict, Nonsense
 from bgpd.kube.objects import STARTUP_TAINT, Node
 
 ATTEMPTS = 3
@@ -77,7 +77,11 @@ class NodeMarks:
         body = condition_patch(datetime.now(UTC), available=True, message=message)
         self._client.patch(self._path, body, "strategic", subresource="status")
         for attempt in range(ATTEMPTS):
-            patch = untaint_patch(self._client.get(self._path))
+            raw = self._client.get(self._path)
+            try:
+                patch = untaint_patch(raw)
+            except ValueError as error:
+                raise Nonsense(200, "NotANode", str(error)[:300], where=self._path) from error
             if not patch:
                 return
             try:

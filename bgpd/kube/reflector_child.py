@@ -21,8 +21,12 @@ LEAVE = b"leave\n"
 FIRST_WAIT = 1.0
 LONGEST_WAIT = 30.0
 """Seconds before a reflector that ended is started again, doubling; one that ran longer begins anew."""
+NOT_STARTED = -1
+"""In place of an exit code."""
 PATIENCE = 20.0
 """Seconds that a reflector may take to leave."""
+LAST_PATIENCE = 5.0
+"""The same when the agent itself ends: a supervisor waits for it."""
 
 
 def command(options: KubeOptions) -> list[str]:
@@ -80,7 +84,11 @@ class ReflectorChild:
 
     async def _run_once(self) -> int | None:
         """Run one until it ends by itself (its exit code) or is not wanted any more (None)."""
-        process = await asyncio.create_subprocess_exec(*self._command, stdin=PIPE, stdout=DEVNULL)
+        try:
+            process = await asyncio.create_subprocess_exec(*self._command, stdin=PIPE, stdout=DEVNULL)
+        except OSError as error:  # no memory, or no process left: the agent's own work goes on
+            log.warning("the reflector can't be started", reason=str(error))
+            return NOT_STARTED
         self.running = True
         try:
             async with asyncio.TaskGroup() as waiting:
@@ -96,13 +104,18 @@ class ReflectorChild:
             self.running = False
             if process.stdin is not None:
                 process.stdin.close()
+            await self._wait_for(process, LAST_PATIENCE)
 
     async def _end(self, process: Process) -> None:
         """Have it leave for good, so that routers and clients drop what it told them."""
         if process.stdin is not None:
             process.stdin.write(LEAVE)
+        await self._wait_for(process, PATIENCE)
+
+    async def _wait_for(self, process: Process, patience: float) -> None:
+        """See it end, so that its port is free for the next one, and no dead process is left."""
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(patience):
                 await process.wait()
         except TimeoutError:
             process.kill()

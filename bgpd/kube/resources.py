@@ -85,7 +85,9 @@ def slice_version(client: KubeClient) -> str:
     """The newest version of EndpointSlices that we can read (v1 came in 1.21); raises KubeError."""
     try:
         served = msgspec.json.decode(client.get("/apis/discovery.k8s.io"), type=_Group)
-    except (NotFound, msgspec.MsgspecError):
+    except NotFound:
         return SLICE_VERSIONS[0]
+    except (ValueError, RecursionError) as error:
+        raise Nonsense(200, "NotAGroup", str(error)[:300], where="/apis/discovery.k8s.io") from error
     found = {each.version for each in served.versions}
     return next((version for version in SLICE_VERSIONS if version in found), SLICE_VERSIONS[0])

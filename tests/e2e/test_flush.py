@@ -45,3 +45,24 @@ def test_flush_removes_our_routes_and_no_others(tmp_path: Path) -> None:
         assert survivor in left
     for ours in ("10.1.0.0/24 via 192.0.2.2", "10.1.1.0/24", "fd00:1", "metric 4278198272"):
         assert ours not in left
+
+
+def test_a_nodes_packet_filter_goes_as_well_where_only_the_host_has_a_file(tmp_path: Path) -> None:
+    config = tmp_path / "agent.toml"
+    config.write_text(f'[api]\nlisten = "unix://{tmp_path}/api.sock"\n')
+    flush = f"{sys.executable} -m bgpd flush --config {config}"
+    lines = ("nft add table inet podbgp", "nft add table inet others", ROUTES, flush, "nft list tables")
+    done = subprocess.run(
+        ["unshare", "--net", "sh", "-ec", "\n".join(lines)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "removed 4 routes of protocol 179 from table 254",
+        "removed the nftables table inet podbgp",
+        "table inet others",
+    ]

@@ -67,6 +67,7 @@ class Quiet(process.Role):
 class QuietFollower(Follower[Quiet]):
     """It follows what everybody does."""
 
+    role_name = "reflector"
     file_name = "intent.json"
 
     def follow(self, cluster: BgpCluster) -> None:

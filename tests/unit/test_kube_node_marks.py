@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from bgpd.kube.client import KubeClient
+from bgpd.kube.errors import Nonsense
 from bgpd.kube.node_marks import NodeMarks, condition_patch, is_marked_ready, untaint_patch
 from bgpd.kube.objects import STARTUP_TAINT, Node, decode_node
-from tests.fakes.stand_in_api_server import StandInApiServer
+from tests.fakes.stand_in_api_server import Instead, StandInApiServer
 
 OTHER = {"key": "other", "effect": "NoSchedule"}
 OURS = {"key": STARTUP_TAINT, "effect": "NoSchedule"}
@@ -79,3 +80,12 @@ def test_the_condition_says_what_is_so() -> None:
             ]
         }
     }
+
+
+def test_an_answer_that_is_no_node_is_an_error_of_the_api_server(
+    server: StandInApiServer, client: KubeClient
+) -> None:
+    client.create("/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}})
+    server.faults.answer_next(Instead(200, b"{}"), count=2, matching="/nodes/n1")
+    with pytest.raises(Nonsense):
+        NodeMarks(client, "n1").ready("routes are in the kernel")
