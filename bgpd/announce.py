@@ -17,7 +17,7 @@ from bgpd.bgp import codec
 from bgpd.bgp.message import RefreshKind, RouteRefresh
 from routes.adj_rib_out import Exporter, Target, exporter
 from routes.own_next_hop import ConfiguredNextHops, NodeAddresses, own_next_hop
-from routes.own_path import UNSPECIFIED, OwnPath, own_difference
+from routes.own_path import UNSPECIFIED, OwnPath, OwnPaths
 from routes.path import PathAttributes, PeerName
 from routes.peer import Negotiated
 from routes.prefix import Family, Prefix
@@ -81,7 +81,7 @@ class OwnPrefixes:
         self.on_advertised: Callable[[Iterable[Prefix]], None] = lambda _: None
         """Called with the prefixes that some peer was told something new about."""
         self._node = node
-        self._paths: dict[Prefix, OwnPath] = {}
+        self._paths = OwnPaths()
         self._own: Own = {}
         self._alike: dict[OwnPath, PathAttributes] = {}
         """The attributes of each kind of path, by one without a prefix."""
@@ -143,26 +143,26 @@ class OwnPrefixes:
     @property
     def paths(self) -> tuple[OwnPath, ...]:
         """What is announced, as far as policies let it."""
-        return tuple(self._paths.values())
+        return tuple(self._paths.by_prefix.values())
 
     def originate(self, paths: Iterable[OwnPath]) -> None:
         """Announce exactly these from now on; withdrawals go first."""
         before = self._own
-        self._paths, changed, gone = own_difference(self._paths, paths)
+        changed, gone = self._paths.replace(paths)
         if changed or gone:
             self._own = before.copy()
-            for nlri in gone:
-                del self._own[nlri]
+            for path in gone:
+                del self._own[path.nlri]
             for path in changed:
                 self._own[path.nlri] = self._attributes_of(path)
-        self._tell_difference(before, [*gone, *(path.nlri for path in changed)])
+        self._tell_difference(before, [path.nlri for path in (*gone, *changed)])
 
     def _attributes_of(self, path: OwnPath) -> PathAttributes:
         """One object for all that are alike."""
         key = path._replace(nlri=Prefix(UNSPECIFIED[path.nlri.family], 0), unreachable=True)
         attributes = self._alike.get(key)
         if attributes is None:
-            if len(self._alike) > 2 * len(self._paths):
+            if len(self._alike) > 2 * len(self._paths.by_prefix):
                 self._alike.clear()
             attributes = self._alike[key] = path.attributes
         return attributes

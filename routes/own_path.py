@@ -11,7 +11,7 @@ This module must never know a peer: what one is told of it is `adj_rib_out.py`'s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from routes.path import EMPTY_AS_PATH, Origin, PathAttributes
@@ -50,19 +50,52 @@ class OwnPath(NamedTuple):
 class Difference(NamedTuple):
     """What another set of own paths changes."""
 
-    paths: dict[Prefix, OwnPath]
-    """All of the new ones."""
     changed: list[OwnPath]
     """New ones, and those with other attributes."""
-    gone: list[Prefix]
+    gone: list[OwnPath]
 
 
-def own_difference(before: Mapping[Prefix, OwnPath], paths: Iterable[OwnPath]) -> Difference:
-    """From what was originated to what is: quick where of thousands only one is another."""
-    wanted = {path.nlri: path for path in paths}
-    known = before.get
-    others = [path for nlri, path in wanted.items() if known(nlri) is not path]
-    changed = [path for path in others if known(path.nlri) != path]
-    added = sum(path.nlri not in before for path in changed)
-    gone = [] if len(wanted) == len(before) + added else [nlri for nlri in before if nlri not in wanted]
-    return Difference(wanted, changed, gone)
+class OwnPaths:
+    """What is originated, by prefix.
+
+    Another set that differs in one of thousands costs little: what is alike at its beginning and at its end
+    is found without looking at a single prefix.
+    """
+
+    def __init__(self) -> None:
+        self.by_prefix: dict[Prefix, OwnPath] = {}
+        self._sequence: tuple[OwnPath, ...] = ()
+        """As they were given; a prefix that comes twice has the last one's attributes."""
+
+    def replace(self, paths: Iterable[OwnPath]) -> Difference:
+        """Have exactly these from now on."""
+        before, after = self._sequence, tuple(paths)
+        known = self.by_prefix
+        start = _alike(before, after)
+        end = _alike(before[start:][::-1], after[start:][::-1])
+        old = {path.nlri: path for path in before[start : len(before) - end]}
+        new = {path.nlri: path for path in after[start : len(after) - end]}
+        if len(known) != len(before) or any(nlri in known and nlri not in old for nlri in new):
+            old, new = dict(known), {path.nlri: path for path in after}  # one comes twice: look at them all
+        changed = [path for nlri, path in new.items() if known.get(nlri) != path]
+        gone = [path for nlri, path in old.items() if nlri not in new]
+        for path in gone:
+            del known[path.nlri]
+        known.update(new)
+        self._sequence = after
+        return Difference(changed, gone)
+
+
+def _alike(one: Sequence[OwnPath], other: Sequence[OwnPath]) -> int:
+    """How many are the same at the beginning of both; slices are compared as fast as memory is read."""
+    low, high = 0, min(len(one), len(other))
+    size = high
+    while low < high:
+        if one[low : low + size] == other[low : low + size]:
+            low += size
+            size = high - low
+        else:
+            high = low + size - 1
+            size = (high - low + 1) // 2
+        size = max(size, 1)
+    return low

@@ -20,7 +20,7 @@ from routes.adj_rib_in import AdjRibIn, LimitEvent
 from routes.decision import Cost, Decision
 from routes.duplicates import Duplicates
 from routes.loc_rib import Change, LocRib
-from routes.own_path import OwnPath, own_difference
+from routes.own_path import OwnPath, OwnPaths
 from routes.path import (
     LOCAL_PEER,
     Path,
@@ -106,7 +106,7 @@ class Rib:
         self._refused_total = 0
         self._refused_first: list[tuple[Path, Verdict]] = []
         self._local = {_SIZE[family]: AdjRibIn(LOCAL_PEER, family) for family in Family}
-        self._originated: dict[Prefix, OwnPath] = {}
+        self._originated = OwnPaths()
         self.originate(policy.own_paths)
 
     # --- what this speaker itself has ---
@@ -114,23 +114,26 @@ class Rib:
     @property
     def originated(self) -> tuple[OwnPath, ...]:
         """Our own paths."""
-        return tuple(self._originated.values())
+        return tuple(self._originated.by_prefix.values())
 
     def originate(self, paths: Iterable[OwnPath]) -> None:
         """Set our own paths: they win over all others, and nobody else's inside a prefix that is ours alone
         is accepted."""
-        wanted, changed, gone = own_difference(self._originated, paths)
+        known = self._originated.by_prefix
+        changed, gone = self._originated.replace(paths)
         if not changed and not gone:
             return
         source = Source(LOCAL_PEER, PeerKind.LOCAL, self.policy.asn, self.policy.router_id, Address(bytes(4)))
-        for nlri in gone:
-            self._remove(self._local[len(nlri.address)], nlri, 0)
+        for own in gone:
+            self._remove(self._local[len(own.nlri.address)], own.nlri, 0)
         for own in changed:
             path = Path(own.nlri, own.attributes, source)
             self._put(self._local[len(own.nlri.address)], path, path)
-        self._originated = wanted
-        if tuple(path.nlri for path in wanted.values() if path.unreachable) != self.policy.own_prefixes:
-            self.policy = self.policy.with_own_paths(wanted.values())
+        alone = frozenset(self.policy.own_prefixes)
+        if any(path.unreachable is not (path.nlri in alone) for path in changed) or any(
+            path.nlri in alone for path in gone
+        ):
+            self.policy = self.policy.with_own_paths(known.values())
             self._judge_again(prefix_half_only=True)
 
     def set_policy(self, policy: ImportPolicy) -> None:
@@ -138,7 +141,7 @@ class Rib:
 
         Own paths stay those of `originate`, whatever the policy says.
         """
-        self.policy = policy.with_own_paths(self._originated.values())
+        self.policy = policy.with_own_paths(self._originated.by_prefix.values())
         for peer in self._peers.values():
             for table in peer.tables.values():
                 self._note_limit(table.set_limits(policy.options(table.peer).max_prefixes))
