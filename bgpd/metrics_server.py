@@ -9,7 +9,7 @@ ask meanwhile.  It serves what `bgpd/metrics.py` renders and knows nothing of BG
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from http import HTTPStatus
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -24,6 +24,8 @@ TIMEOUT = 10.0
 
 Rendering = Generator[None, None, bytes]
 """Yields between slices, and returns the text."""
+Page = Callable[[], Awaitable[tuple[HTTPStatus, bytes]]]
+"""More metrics, which somebody else has; must end within the time of an exchange, and never raise."""
 Finish = Callable[[bytes], None]
 """Takes the whole response."""
 
@@ -40,12 +42,18 @@ class MetricsServer:
         unhealthy: Callable[[], str],
         *,
         unready: Callable[[], str] = str,
+        pages: Mapping[str, Page] | None = None,
         timeout: float = TIMEOUT,
     ) -> None:
-        """`unhealthy` and `unready` say in a sentence why the daemon is that; empty when it is not."""
+        """`unhealthy` and `unready` say in a sentence why the daemon is that; empty when it is not.
+
+        `pages` are served beside, by their paths.
+        """
         self.answer_with(metrics, unhealthy, unready)
         self.endpoint: Endpoint | None = None
         """Where it was told to listen."""
+        self._pages = pages or {}
+        self._relayed: set[asyncio.Task[None]] = set()
         self._timeout = timeout
         self._server: asyncio.Server | None = None
         self._connections: set[_Connection] = set()
@@ -76,6 +84,8 @@ class MetricsServer:
         if self._server is None:
             return
         self._end_rendering()
+        for task in self._relayed:
+            task.cancel()
         self._server.close()
         for connection in tuple(self._connections):
             connection.abort()
@@ -91,7 +101,7 @@ class MetricsServer:
 
     def _answer(self, method: str, path: str, finish: Finish) -> None:
         path = path.partition("?")[0]
-        if path not in PATHS:
+        if path not in PATHS and path not in self._pages:
             finish(_response(HTTPStatus.NOT_FOUND, b"There are /metrics, /healthz and /readyz.\n"))
         elif method != "GET":
             finish(_response(HTTPStatus.METHOD_NOT_ALLOWED, b"", extra="Allow: GET\r\n"))
@@ -100,8 +110,17 @@ class MetricsServer:
             if self._rendering is None:
                 self._rendering = self._metrics()
                 self._render(self._rendering)
+        elif path in self._pages:
+            task = asyncio.ensure_future(self._relay(self._pages[path], finish))
+            self._relayed.add(task)
+            task.add_done_callback(self._relayed.discard)
         else:
             finish(self._probed(path))
+
+    @staticmethod
+    async def _relay(page: Page, finish: Finish) -> None:
+        status, body = await page()
+        finish(_response(status, body, CONTENT_TYPE_LATEST if status is HTTPStatus.OK else _TEXT))
 
     def _probed(self, path: str) -> bytes:
         """An unhealthy daemon is not ready either; one that is not ready may be healthy, and says both."""

@@ -7,12 +7,13 @@ cluster's agents cost the API server no more than what concerns them.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 
 from bgpd import process
 from bgpd.agent import Agent
 from bgpd.config import Config
-from bgpd.kube import resources
+from bgpd.kube import reflector_metrics, resources
 from bgpd.kube.agent_facts import node_facts
 from bgpd.kube.custom_values import BgpCluster, ReflectorMode, Topology
 from bgpd.kube.drain_watch import DrainWatch
@@ -28,9 +29,11 @@ from bgpd.kube.node_state_writer import NodeStateWriter
 from bgpd.kube.objects import Node
 from bgpd.kube.options import KubeOptions
 from bgpd.kube.reflector_child import ReflectorChild
+from bgpd.kube.reflector_metrics import ReflectorMetrics
 from bgpd.kube.restart import Again, run_and_again
 from bgpd.kube.services_view import ServicesShown
 from bgpd.kube.shown import intent_status
+from bgpd.metrics_server import Page
 from bgpd.node.drain import IN_SERVICE, DrainPlan
 from routes.node_view import NodeHost, NodeReflector
 from routes.own_path import OwnPath
@@ -125,6 +128,9 @@ class KubeAgent(Follower[Agent]):
 
     def services_shown(self) -> ServicesShown:
         return ServicesShown(self.services.announcements, lambda: self.services.note)
+
+    def pages(self) -> Mapping[str, Page]:
+        return {reflector_metrics.PATH: ReflectorMetrics(self.child, self.options.reflector_config)}
 
     def intent(self) -> Intent | None:
         nodes = () if self.nodes is None else self.nodes.table.in_order()

@@ -15,8 +15,9 @@ import asyncio
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from dataclasses import replace
 from typing import Generic, TypeVar
 
@@ -38,6 +39,7 @@ from bgpd.kube.restart import Again
 from bgpd.kube.shown import intent_status
 from bgpd.kube.tables import ClusterTables
 from bgpd.kube.waiting import Waiting, serve_while_waiting
+from bgpd.metrics_server import Page
 from bgpd.reload import check_policies, plan_reload
 from routes.node_view import ClusterKnown, NodeHost
 from routes.view import IntentStatus
@@ -136,6 +138,10 @@ class Follower(ABC, Generic[R]):
         """The Services, where this role announces them."""
         return None
 
+    def pages(self) -> Mapping[str, Page]:
+        """What is served beside this daemon's own metrics, by path."""
+        return {}
+
     @property
     def waits(self) -> str:
         """Why changes are not taken now, in a sentence; empty when they are."""
@@ -148,7 +154,7 @@ class Follower(ABC, Generic[R]):
         for number in (signal.SIGTERM, signal.SIGINT):  # the first process of a container has no defaults
             self.loop.add_signal_handler(number, self.leave, process.Leaving(None))
         source = Waiting(self.role_name, self.shown)
-        metrics = await serve_while_waiting(self.options.host, source, self._waits_for)
+        metrics = await serve_while_waiting(self.options.host, source, self._waits_for, self.pages())
         try:
             intent = await self._first_intent()
             self._report(intent.problems)
@@ -205,7 +211,8 @@ class Follower(ABC, Generic[R]):
         found = self._file.load()
         if found is None:
             return None
-        intent, self._stored_at = found
+        stored, self._stored_at = found
+        intent = replace(stored, config=settings_of(self.options.host, stored.config))
         fault = fault_of(intent.config)
         if fault:
             log.warning("the stored intent can't be used", file=str(self._file.path), reason=fault)
@@ -344,6 +351,18 @@ class Follower(ABC, Generic[R]):
             self._file.store(self._unstored)
         self._file.close()
         self.following.close()
+
+
+def settings_of(host: Config, config: Config) -> Config:
+    """A configuration with the host's settings of today, whose file may be another by now."""
+    return replace(
+        config,
+        path=host.path,
+        api_listen=host.api_listen,
+        metrics_listen=host.metrics_listen,
+        log_level=host.log_level,
+        log_format=host.log_format,
+    )
 
 
 def fault_of(config: Config) -> str:

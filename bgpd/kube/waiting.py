@@ -7,12 +7,12 @@ it waits for.  The role takes the listener over when it starts, so that no probe
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from bgpd.config import Config
 from bgpd.errors import ConfigError
 from bgpd.meters import Meters
-from bgpd.metrics_server import MetricsServer
+from bgpd.metrics_server import MetricsServer, Page
 from bgpd.version import version
 from routes.path import PeerName
 from routes.peer import PeerStatus
@@ -41,13 +41,15 @@ class Waiting:
         )
 
 
-async def serve_while_waiting(host: Config, source: Waiting, why: Callable[[], str]) -> MetricsServer | None:
-    """Listen where the host's settings say; `why` tells what is waited for."""
+async def serve_while_waiting(
+    host: Config, source: Waiting, why: Callable[[], str], pages: Mapping[str, Page]
+) -> MetricsServer | None:
+    """Listen where the host's settings say; `why` tells what is waited for, `pages` are served at once."""
     if host.metrics_listen is None:
         return None
     from bgpd.metrics import Metrics  # noqa: PLC0415  3 MB that many do without
 
-    server = MetricsServer(Metrics(source, Meters()).exposition, str, unready=why)
+    server = MetricsServer(Metrics(source, Meters()).exposition, str, unready=why, pages=pages)
     try:
         await server.start(host.metrics_listen)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What an agent answers about itself: while it waits for a cluster, when its node is ready, and of Services."""
+"""What an agent answers of itself: while it waits for a cluster, when its node is ready, and of Services."""
 
 from __future__ import annotations
 
@@ -91,7 +91,6 @@ def _answered(node: KubeNode, port: int, path: str) -> Answer | None:
 
 @pytest.fixture(scope="module")
 def running(cluster: KubeCluster) -> KubeCluster:
-    cluster.apply_cluster(serviceCIDRs=[SERVICES])
     cluster.start()
     cluster.apply_cluster(serviceCIDRs=[SERVICES])
     return cluster
@@ -122,9 +121,8 @@ def test_why_a_service_is_not_announced_and_then_is(running: KubeCluster, node: 
             {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec},
         )
         running.apply("BGPAdvertisement", "elsewhere", {"addresses": ["LoadBalancerIP"]})
-        refused = (
-            "ClusterIP 10.96.0.7 is not announced: no BGPAdvertisement selects this Service and ClusterIP"
-        )
+        why = "no BGPAdvertisement selects this Service and ClusterIP"
+        refused = f"ClusterIP 10.96.0.7 is not announced: {why}"
         eventually(lambda: _texts(client) == [refused], f"{refused!r}")
         assert client.service_paths() == ([], "")
         running.apply("BGPAdvertisement", "cluster", {"addresses": ["ClusterIP"]})
