@@ -18,7 +18,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from dataclasses import replace
 from typing import Generic, TypeVar
 
 import structlog

@@ -15,7 +15,10 @@ from typing import NamedTuple
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
+from bgpd.config import Config, Endpoint, SpeakerConfig
+from bgpd.kube.follower import settings_of
 from bgpd.lab.stand_in_api_server import kubeconfig_for
+from routes.prefix import parse_address
 
 PATIENCE = 30.0
 
@@ -104,3 +107,13 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
         said = process.stderr.read().decode()
     assert "metrics.listen: " in said
     assert "address already in use" in said
+
+
+def test_a_stored_intent_is_taken_with_the_host_settings_of_today() -> None:
+    there = Endpoint(parse_address("127.0.0.1"), 9179)
+    before = Config("old.toml", SpeakerConfig(65000, 1), metrics_listen=None, log_level="debug")
+    today = Config("new.toml", SpeakerConfig(0, 0), api_listen="unix:///x", metrics_listen=there)
+    taken = settings_of(today, before)
+    assert taken.speaker == before.speaker
+    assert (taken.path, taken.api_listen, taken.metrics_listen) == ("new.toml", "unix:///x", there)
+    assert taken.log_level == "info"
