@@ -42,6 +42,9 @@ LOOK_AGAIN = 5.0
 """The same when all is in place."""
 FILTER_EVERY = 60.0
 """Seconds after which the packet filter is looked at although nothing new is wanted of it."""
+FILTER_REST = 20.0
+"""How many times as long as it took to write the packet filter it then rests: thousands of Services take
+tenths of a second, and may change all the time."""
 FAILURES_SHOWN = 5
 
 
@@ -78,6 +81,9 @@ class Host:
         self._wired: PodNetwork | None = None
         self._rules: Rules | None = None
         self._look_at_filter = 0.0
+        self._filter_rests = 0.0
+        """Until when the packet filter is not written again."""
+        self._filter_waits = False
         self._worker = ThreadPoolExecutor(1, "host")
         self._marking = ThreadPoolExecutor(1, "node marks")
         self._marked = 0.0
@@ -122,11 +128,11 @@ class Host:
     async def keep(self, wanted: Callable[[], tuple[Agent, Wanted] | None]) -> None:
         """Keep the host as it is wanted."""
         while True:
+            self._poked.clear()  # before what is wanted is read: whatever changes later is looked at again
             found = wanted()
             if found is not None:
                 await self._look(*found)
-            settled = self.readiness.ready and not self.errors
-            self._poked.clear()
+            settled = self.readiness.ready and not self.errors and not self._filter_waits
             try:
                 async with asyncio.timeout(LOOK_AGAIN if settled else LOOK_EVERY):
                     await self._poked.wait()
@@ -176,10 +182,18 @@ class Host:
             local_ports=wanted.local_ports,
         )
         now = time.monotonic()
-        if rules != self._rules or now >= self._look_at_filter:
+        if rules == self._rules and now < self._look_at_filter:
+            return
+        self._filter_waits = rules != self._rules and now < self._filter_rests
+        if self._filter_waits:
+            return
+        try:
             if self._filter.apply(rules):
                 log.info("packet filter set", masquerade=rules.masquerade, services=len(rules.services))
-            self._rules, self._look_at_filter = rules, now + FILTER_EVERY
+        finally:
+            done = time.monotonic()
+            self._filter_rests = done + min(FILTER_REST * (done - now), FILTER_EVERY)
+        self._rules, self._look_at_filter = rules, now + FILTER_EVERY
 
     def _wire(self, wanted: Wanted) -> None:
         pods = wanted.cluster.pods
