@@ -35,7 +35,7 @@ class Peers(Protocol):
     peers: dict[PeerName, PeerState]
     listener: Listener
 
-    def add_peer(self, config: PeerConfig, *, keyed: bool = True) -> PeerState: ...
+    def add_peer(self, config: PeerConfig) -> PeerState: ...
     def remove_peer(self, name: PeerName) -> None: ...
     def change_peer(self, config: PeerConfig) -> None: ...
     def has_stale(self, name: PeerName) -> bool: ...
@@ -78,9 +78,10 @@ class ClientRanges:
         self.configure(ranges, policies)
 
     def configure(self, ranges: Iterable[ClientRange], policies: PolicyLookup = without_policies) -> None:
-        """Take these ranges; clients of one that is gone or changed have to come again.
+        """Take these ranges; only clients of one that is gone, or that are members no more, are closed.
 
-        Other policies and members reset nobody: only clients that are members no more are closed.
+        What else changes reaches the clients that are here, and resets a session where it must: their paths
+        stay meanwhile, so that a new password takes nobody off the network.
         """
         before, imported = self._by_prefix, self._imported
         self.ranges = tuple(sorted(ranges, key=lambda each: -each.range.length))
@@ -89,13 +90,13 @@ class ClientRanges:
         self._daemon.listener.set_range_keys({c.range: c.password for c in self.ranges if c.password})
         for prefix, old in before.items():
             new = self._by_prefix.get(prefix)
-            if new is None or not _same(old, new):
+            if new is None or new.asn != old.asn:
                 self._remove_all(self._of_range(prefix))
                 continue
             if new.members is not None:
                 self._remove_all(self._strangers(old.members, new.members, prefix))
-            if imported[prefix] != self._imported[prefix] or _policy_names(old) != _policy_names(new):
-                self._tell_policies(new)
+            if imported[prefix] != self._imported[prefix] or replace(old, members=new.members) != new:
+                self._change(new)
 
     def _of_range(self, prefix: Prefix) -> list[PeerName]:
         return [name for name, (its_range, _) in self._clients.items() if its_range == prefix]
@@ -113,19 +114,14 @@ class ClientRanges:
         for name in names:
             self._remove(name)
 
-    def _tell_policies(self, clients: ClientRange) -> None:
-        """Have the clients of a range judged and told by its policies of now; no session is reset."""
+    def _change(self, clients: ClientRange) -> None:
+        """Have the clients of a range do what it says now."""
         for name in self._of_range(clients.range):
             self._imports[name] = self._imported[clients.range]
             state = self._daemon.peers.get(name)
-            if state is not None and _policy_names(state.config) != _policy_names(clients):
-                self._daemon.change_peer(
-                    replace(
-                        state.config,
-                        import_policies=clients.import_policies,
-                        export_policies=clients.export_policies,
-                    )
-                )
+            config = self._config(name, self._clients[name][1], clients)
+            if state is not None and state.config != config:
+                self._daemon.change_peer(config)
 
     def _import_of(self, clients: ClientRange, policies: PolicyLookup) -> PeerImport:
         return PeerImport(
@@ -152,8 +148,7 @@ class ClientRanges:
         self._clients[name] = prefix, source
         self._count[prefix] = self._count.get(prefix, 0) + 1
         self._imports[name] = self._imported[prefix]
-        # The range's key is on the listener already, and the kernel takes a thousand of them at most.
-        return self._daemon.add_peer(self._config(name, source, clients), keyed=False).session
+        return self._daemon.add_peer(self._config(name, source, clients)).session
 
     def _config(self, name: PeerName, source: Address, clients: ClientRange) -> PeerConfig:
         internal = clients.asn == self._speaker.asn
@@ -209,14 +204,3 @@ class ClientRanges:
         if name in self._daemon.peers:
             self._daemon.remove_peer(name)
         self._imports.pop(name, None)
-
-
-def _same(old: ClientRange, new: ClientRange | None) -> bool:
-    """Whether sessions made for one serve for the other."""
-    return new is not None and replace(old, members=None, import_policies=(), export_policies=()) == replace(
-        new, members=None, import_policies=(), export_policies=()
-    )
-
-
-def _policy_names(of: ClientRange | PeerConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    return of.import_policies, of.export_policies

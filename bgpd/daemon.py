@@ -138,12 +138,12 @@ class Daemon:
 
     # -- peers ------------------------------------------------------------------------------------
 
-    def add_peer(self, config: PeerConfig, *, keyed: bool = True) -> PeerState:
-        """Configure a peer and start its session; `keyed`: its password needs a key on the listener."""
+    def add_peer(self, config: PeerConfig) -> PeerState:
+        """Configure a peer and start its session."""
         local = self._local_state()
         session = PeerSession(config, self.config.speaker, self, local, interface_of=self._interface_of)
         state = self.peers[config.name] = PeerState(config, session, local)
-        self.listener.add(session, keyed=keyed)
+        self.listener.add(session)
         session.start()
         return state
 

@@ -134,19 +134,16 @@ class Listener:
         """The ports in use, in the order of the endpoints (0 in an endpoint lets the kernel choose)."""
         return tuple(sock.getsockname()[1] for _, sock in self._sockets)
 
-    def add(self, session: PeerSession, *, keyed: bool = True) -> None:
-        """Let this session's peer connect; again after its configuration changed.
-
-        `keyed`: its password needs a key of its own; without, that of its range serves.
-        """
+    def add(self, session: PeerSession) -> None:
+        """Let this session's peer connect; again after its configuration changed."""
         self.remove(session.name)
         config = session.config
-        known = _Known(session, config, keyed)
+        known = _Known(session, config, keyed=not config.range)
         self._peers[session.name] = known
         self._by_source[_source_of(config)] = known
         for _, sock in self._sockets:
             self._set_key(sock, known, config.password)
-        if keyed:
+        if known.keyed:
             self._guard_ttl()
 
     def remove(self, name: PeerName) -> None:

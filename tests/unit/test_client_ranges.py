@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from time import process_time
 from types import SimpleNamespace
-from typing import cast
+from typing import TypeVar, cast
 
 import pytest
 
@@ -42,8 +42,8 @@ class FakeDaemon:
     def _set_keys(self, keys: dict[Prefix, str]) -> None:
         self.keys = keys
 
-    def add_peer(self, config: PeerConfig, *, keyed: bool = True) -> PeerState:
-        assert not keyed, "the range's key serves"
+    def add_peer(self, config: PeerConfig) -> PeerState:
+        assert config.range, "so that the range's key serves"
         session = SimpleNamespace(config=config, counters=SimpleNamespace(flaps=0))
         state = SimpleNamespace(config=config, session=session, negotiated=None)
         self.peers[config.name] = cast("PeerState", state)
@@ -190,17 +190,35 @@ def test_a_client_that_comes_and_goes_is_remembered_with_its_haste() -> None:
     told(story)
 
 
-def test_a_reload_removes_the_clients_of_ranges_that_changed() -> None:
+C = TypeVar("C", ClientRange, PeerConfig)
+
+
+def changed(config: C, change: dict[str, object]) -> C:
+    return replace(config, **change)  # type: ignore[arg-type]  # any field
+
+
+@pytest.mark.parametrize("change", [{"hold_time": 9}, {"password": "new"}, {"add_paths": 2}])
+def test_what_a_range_says_now_reaches_its_clients_and_removes_no_path(change: dict[str, object]) -> None:
+    def story() -> None:
+        here = Story(replace(WIDE, password="old"), V6)
+        config, other = here.admit("192.0.2.1"), here.admit("2001:db8::5")
+        assert config and other  # noqa: PT018 - none is None
+        here.ranges.configure([changed(WIDE, {"password": "old", **change}), V6])
+        assert here.daemon.changed == [changed(config, change)]
+        assert set(here.daemon.peers) == {config.name, other.name}
+
+    told(story)
+
+
+@pytest.mark.parametrize("ranges", [[V6], [V6, replace(WIDE, asn=65001)]])
+def test_clients_of_a_range_that_is_gone_or_another_as_go(ranges: list[ClientRange]) -> None:
     def story() -> None:
         here = Story(WIDE, V6)
         here.admit("192.0.2.1")
         kept = here.admit("2001:db8::5")
         assert kept is not None
-        here.ranges.configure([replace(WIDE, hold_time=9), V6])
+        here.ranges.configure(ranges)
         assert set(here.daemon.peers) == {kept.name}
-        again = here.admit("192.0.2.1")
-        assert again is not None
-        assert again.hold_time == 9
 
     told(story)
 
