@@ -43,7 +43,9 @@ class WireClient:
         self.asn = ASN if internal else 65100 + number
         kind = PeerKind.IBGP if internal else PeerKind.EBGP
         self.source = Source(PeerName(address), kind, self.asn, number, parse_address(address))
-        restart = GracefulRestart(30, families=tuple((family, True) for family in sorted(families)))
+        restart = GracefulRestart(
+            30, notification=True, families=tuple((family, True) for family in sorted(families))
+        )
         self.open = Open(
             self.asn,
             90,

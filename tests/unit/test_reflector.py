@@ -230,6 +230,25 @@ def test_policies_of_a_range_change_what_its_clients_hold_without_a_reset(tmp_pa
         run(test)
 
 
+def test_what_resets_the_clients_of_a_range_takes_no_pod_off_the_network(tmp_path: Path) -> None:
+    async def test() -> None:
+        one, two = client(1, graceful=True), client(2, graceful=True)
+        base = reflector_config(tmp_path, RANGE)
+        async with connected(base, one, two) as reflector:
+            one.announce(path(one), POD)
+            await until(lambda: (POD, 0) in two.heard.table)
+            assert base.reflector is not None
+            # As a password does, which the clients learn a moment later.
+            later = replace(base.reflector, clients=(replace(RANGE, hold_time=60),))
+            assert reflector.replace_config(replace(base, reflector=later))
+            await until(lambda: not one.up and not two.up)
+            assert POD in reflector.daemon.rib.loc_rib(Family.IPV4).selected
+            assert (POD, 0) in two.heard.table
+
+    with logged():
+        run(test)
+
+
 def test_clients_of_addresses_that_left_are_closed_and_their_paths_withdrawn(tmp_path: Path) -> None:
     async def test() -> None:
         one, two = client(1), client(2)
