@@ -20,12 +20,11 @@ from typing import Self
 from bgpd.lab.kube_cluster import KubeCluster, eventually
 from bgpd.lab.kube_dialer import SLOW, Dialer, Dialled, Target
 from bgpd.lab.kube_services_story import Balanced, nodes_for, outside_of, wait_for_route
-from bgpd.lab.kube_story import Pings, pods_of
+from bgpd.lab.kube_story import Pings, client_of, pods_of
 from bgpd.lab.netns import run_in
 from bgpd.lab.plan import Address
 from bgpd.lab.present import Presenter
 from bgpd.lab.probe import RouteEvent, RouteMonitor
-from bgpd.lab.prove import Host
 from bgpd.node.drain import SHUTDOWN_TIME
 
 PORT = 80
@@ -49,10 +48,7 @@ def drain(
     from the client.
     """
     (kept,) = pods_of(cluster, [stays])
-    others = pods_of(cluster, watchers)
-    if cluster.outside is not None:
-        client = cluster.outside
-        others.append(Host("client", client.client_namespace, "", client.client_addresses))
+    others = [*pods_of(cluster, watchers), *client_of(cluster)]
     pairs = [pair for other in others for pair in ((kept, other), (other, kept))]
     with ExitStack() as stack:
         record = stack.enter_context(Connections(cluster, services)) if services else None

@@ -101,9 +101,17 @@ def between(hosts: Sequence[Host]) -> list[tuple[Host, Host]]:
     return [(near, far) for near in hosts for far in hosts if near.node != far.node]
 
 
+def client_of(cluster: KubeCluster) -> list[Host]:
+    """The client behind the router, where there is one, as an end of probes."""
+    outside = cluster.outside
+    if outside is None:
+        return []
+    return [Host("client", outside.client_namespace, "", outside.client_addresses)]
+
+
 def reflectors_die_in_turn(cluster: KubeCluster, names: Sequence[str], out: Presenter) -> bool:
     """`kill -9` each elected reflector, agent and all, one after the other; whether nobody noticed."""
-    hosts = pods_of(cluster, names)
+    hosts = [*pods_of(cluster, names), *client_of(cluster)]
 
     def act() -> None:
         for name in sorted(cluster.reflectors()):
