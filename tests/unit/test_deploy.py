@@ -14,9 +14,10 @@ from typing import NamedTuple, cast
 import pytest
 import yaml
 
+from bgpd import metrics_server
 from bgpd.cli import main
 from bgpd.config_file import load_host
-from bgpd.kube import custom, events, lease, objects, options, resources
+from bgpd.kube import custom, events, lease, objects, options, reflector_metrics, resources
 from bgpd.kube.custom_fields import DNS_SUBDOMAIN
 from bgpd.kube.watch import Resource
 from tests.fakes import crd_server
@@ -193,9 +194,14 @@ def test_probes_ask_where_the_host_settings_let_the_daemon_listen(workload: Obje
     (main,) = cast("list[Schema]", pod_of(workload)["containers"])
     settings = _settings(workload, main)
     port = int(settings["metrics"]["listen"].rpartition(":")[2])
-    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+    for probe, path in (
+        ("startupProbe", "/healthz"),
+        ("livenessProbe", "/healthz"),
+        ("readinessProbe", "/readyz"),
+    ):
         asked = cast(Schema, cast(Schema, main[probe])["httpGet"])
-        assert (asked["host"], asked["port"], asked["path"]) == ("127.0.0.1", port, "/healthz")
+        assert (asked["host"], asked["port"], asked["path"]) == ("127.0.0.1", port, path)
+        assert path in metrics_server.PATHS
     ports = {str(each["name"]): each["containerPort"] for each in cast("list[Schema]", main["ports"])}
     assert ports["metrics"] == port
     (service,) = (each for each in ALL if each.kind == "Service" and each.name == f"{workload.name}-metrics")
@@ -391,6 +397,29 @@ def _metrics() -> set[str]:
         | {f"{name}_bucket" for name in histograms}
         | {"process_resident_memory_bytes", "process_cpu_seconds_total"}
     )
+
+
+def test_every_daemon_is_scraped_and_none_twice_under_one_name() -> None:
+    endpoints = [
+        (tuple(sorted(map(str, cast(Schema, monitor.at("spec.selector.matchLabels")).values()))), endpoint)
+        for monitor in ALL
+        if monitor.kind == "ServiceMonitor"
+        for endpoint in cast("list[Schema]", monitor.at("spec.endpoints"))
+    ]
+    assert [(labels, each.get("path", "/metrics")) for labels, each in endpoints] == [
+        (("podbgp",), "/metrics"),
+        (("agent", "podbgp"), reflector_metrics.PATH),
+    ]
+    for _, each in endpoints:
+        labels = {str(change["targetLabel"]) for change in cast("list[Schema]", each["relabelings"])}
+        assert labels == {"node", "component"}
+    beside = _host_settings("reflector.toml")["metrics"]["listen"]
+    assert beside.startswith("127.0.0.1:"), "the agent relays it: nobody else needs to reach it"
+
+
+def _host_settings(name: str) -> dict[str, dict[str, str]]:
+    (text,) = (text for found, file, text in HOST_SETTINGS if (found.name, file) == ("podbgp-host", name))
+    return tomllib.loads(text)
 
 
 def test_panels_do_not_overlap_and_have_a_description() -> None:

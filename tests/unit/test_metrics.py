@@ -9,11 +9,15 @@ from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from random import Random
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from bgpd.config import Endpoint
+from bgpd.kube.controller_metrics import ControllerMetrics, Counts, Glance
+from bgpd.kube.controller_state import ControllerState
+from bgpd.kube.following import News
 from bgpd.meters import Histogram, Meters, measure_loop_lag
 from bgpd.metrics import SLICE, Metrics, whole
 from bgpd.metrics_server import LONGEST_REQUEST, MOST_CONNECTIONS, MetricsServer
@@ -252,8 +256,17 @@ def test_the_documentation_lists_every_metric_and_no_other() -> None:
         re.sub(r"\{.*", "", name) for name in scraped(Daemon(), worked()) if name.startswith("podbgp_")
     }
     exported = {re.sub(r"_(bucket|count|sum|created)$", "", name) for name in samples}
+    assert not any(name.startswith("podbgp_controller_") for name in exported)
     documented = set(re.findall(r"^\| `(podbgp_\w+)`", DOCUMENT.read_text(), re.MULTILINE))
-    assert documented == exported
+    assert documented == exported | controller_metrics()
+
+
+def controller_metrics() -> set[str]:
+    """The names that the controller exports, of families without a sample as well."""
+    state = ControllerState("podbgp-system", Random(1).random)
+    glance = Glance(state, Counts(), News(True, 0.0, "", ()), leads=True, events_dropped=0)
+    text = whole(ControllerMetrics(lambda: glance).exposition()).decode()
+    return set(re.findall(r"^# TYPE (podbgp_\w+) ", text, re.MULTILINE))
 
 
 def test_a_value_on_a_bound_counts_as_within() -> None:
