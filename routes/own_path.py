@@ -58,8 +58,8 @@ class Difference(NamedTuple):
 class OwnPaths:
     """What is originated, by prefix.
 
-    Another set that differs in one of thousands costs little: what is alike at its beginning and at its end
-    is found without looking at a single prefix.
+    Another set that differs in a few of thousands costs little: what is alike in both is found without
+    looking at a single prefix.
     """
 
     def __init__(self) -> None:
@@ -71,10 +71,9 @@ class OwnPaths:
         """Have exactly these from now on."""
         before, after = self._sequence, tuple(paths)
         known = self.by_prefix
-        start = _alike(before, after)
-        end = _alike(before[start:][::-1], after[start:][::-1])
-        old = {path.nlri: path for path in before[start : len(before) - end]}
-        new = {path.nlri: path for path in after[start : len(after) - end]}
+        left, came = _unlike(before, after)
+        old = {path.nlri: path for path in left}
+        new = {path.nlri: path for path in came}
         if len(known) != len(before) or any(nlri in known and nlri not in old for nlri in new):
             old, new = dict(known), {path.nlri: path for path in after}  # one comes twice: look at them all
         changed = [path for nlri, path in new.items() if known.get(nlri) != path]
@@ -84,6 +83,36 @@ class OwnPaths:
         known.update(new)
         self._sequence = after
         return Difference(changed, gone)
+
+
+_NEAR = 8
+"""How far is looked for where two sequences go on alike."""
+_MOST_PLACES = 16
+
+
+def _unlike(before: Sequence[OwnPath], after: Sequence[OwnPath]) -> tuple[list[OwnPath], list[OwnPath]]:
+    """What is left out of one and what came into the other, in a few places; otherwise the rest of both."""
+    left: list[OwnPath] = []
+    came: list[OwnPath] = []
+    for _ in range(_MOST_PLACES):
+        same = _alike(before, after)
+        before, after = before[same:], after[same:]
+        skip, more = _where_alike_again(before, after)
+        left += before[:skip]
+        came += after[:more]
+        before, after = before[skip:], after[more:]
+        if not before or not after or not (skip or more):
+            break
+    return [*left, *before], [*came, *after]
+
+
+def _where_alike_again(before: Sequence[OwnPath], after: Sequence[OwnPath]) -> tuple[int, int]:
+    """How many of each to leave out; (0, 0) where nothing near is alike."""
+    for far in range(1, _NEAR):
+        for skip, more in ((far, 0), (0, far), (far, far)):
+            if skip < len(before) and more < len(after) and before[skip] is after[more]:
+                return skip, more
+    return 0, 0
 
 
 def _alike(one: Sequence[OwnPath], other: Sequence[OwnPath]) -> int:

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -38,6 +39,8 @@ T = TypeVar("T")
 
 LOOK_EVERY = 0.5
 """Seconds between two looks while something is missing."""
+LOOK_GAP = 0.2
+"""The least between two looks, whatever changes."""
 LOOK_AGAIN = 5.0
 """The same when all is in place."""
 FILTER_EVERY = 60.0
@@ -133,11 +136,10 @@ class Host:
             if found is not None:
                 await self._look(*found)
             settled = self.readiness.ready and not self.errors and not self._filter_waits
-            try:
+            await asyncio.sleep(LOOK_GAP)
+            with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_AGAIN if settled else LOOK_EVERY):
                     await self._poked.wait()
-            except TimeoutError:
-                continue
 
     async def _look(self, agent: Agent, wanted: Wanted) -> None:
         await self._try("packet filter", lambda: self._apply_filter(wanted))
