@@ -24,13 +24,15 @@ MOST_BYTES = 16 << 20
 class _Saved(msgspec.Struct):
     at: float
     intent: Intent
+    node: str = ""
 
 
 class IntentFile:
-    """Where one role keeps its intent."""
+    """Where one role of one node keeps its intent."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, node: str = "") -> None:
         self.path = path
+        self._node = node
         self._stored: Intent | None = None
         self._lock = threading.Lock()
         self._closed = False
@@ -45,6 +47,9 @@ class IntentFile:
         except (OSError, ValueError) as error:
             log.warning("the stored intent can't be used", file=str(self.path), reason=str(error)[:300])
             return None
+        if saved.node != self._node:  # a disk that was cloned: two nodes with one prefix take both down
+            log.warning("the stored intent is another node's", file=str(self.path), node=saved.node)
+            return None
         return saved.intent, saved.at
 
     def store(self, intent: Intent) -> None:
@@ -54,7 +59,7 @@ class IntentFile:
                 self._stored = intent
 
     def _replace(self, intent: Intent) -> bool:
-        saved = _Saved(time.time(), intent)
+        saved = _Saved(time.time(), intent, self._node)
         try:
             replace_file(self.path, msgspec.json.encode(saved), mode=0o600)
         except OSError as error:

@@ -84,7 +84,7 @@ class Follower(ABC, Generic[R]):
         self._refused = ""
         """Why what the cluster says now is not taken."""
         self._unstored: Intent | None = None
-        self._file = IntentFile(options.state_folder / self.file_name)
+        self._file = IntentFile(options.state_folder / self.file_name, options.node)
         client = KubeClient.load(options.kubeconfig, server=options.server)
         self.following = Following(client, self.loop, witness=has_cluster)
         self.tables = ClusterTables(options, self.following, self.changed)

@@ -20,6 +20,7 @@ from bgpd.config import (
     Config,
     Endpoint,
     ImportConfig,
+    MaxPrefixes,
     PeerConfig,
     ReflectorConfig,
     SpeakerConfig,
@@ -48,6 +49,8 @@ MOST_NODES_IN_MESH = 200
 """A mesh of N nodes has N * (N - 1) / 2 sessions: beyond this size the topology is refused."""
 MOST_PATHS = 16
 """Of one prefix, with ADD-PATH (RFC 7911)."""
+MOST_OF_A_NODE = MaxPrefixes(100_000, action="drop")
+"""In each family, of a reflector's client: far more than there are Services, and memory holds it."""
 NOTHING = RoutePolicy("podbgp:nothing")
 """What reflectors import from routers unless a BGPPeer names policies.  (No object can have such a name.)"""
 PODS_ONLY = "podbgp:pods-only"
@@ -289,6 +292,11 @@ def _fabric_peer(
     password = "" if secret is None else facts.passwords(secret)
     if password is None and secret is not None:
         problems.append(_no_password("BGPPeer", peer.name, secret))
+    if peer.passive and not speaker.listen:
+        text = (
+            "passive: with topology reflector the nodes do not listen; have them connect, or use Reflectors"
+        )
+        problems.append(Problem("BGPPeer", peer.name, "NotListening", text))
     zone = f"%{target.interface}" if is_link_local(target.address) else ""
     return PeerConfig(
         name=PeerName(format_address(target.address) + zone),
@@ -370,6 +378,8 @@ def reflector_intent(facts: Facts) -> Intent:
     if _unknown_policies(facts, "BGPCluster", cluster.name, policies, problems):
         policies, password = Policies(), None
     known = frozenset(address for node in facts.nodes for address in node.addresses)
+    ranges = (*cluster.pod_cidrs, *cluster.service_cidrs, *pool_prefixes(facts.pools))
+    allow = tuple(_allow(nlri) for nlri in dict.fromkeys(ranges))
     clients = tuple(
         ClientRange(
             range=Prefix(Address(bytes(size)), 0),
@@ -377,18 +387,18 @@ def reflector_intent(facts: Facts) -> Intent:
             password=password or "",
             hold_time=speaker.hold_time,
             members=known if password is not None else frozenset(),
+            max_prefixes=MOST_OF_A_NODE,
+            allow=allow,
             import_policies=policies.imports,
             export_policies=(PODS_ONLY, *policies.exports),
         )
         for size in (4, 16)
     )
-    pools = pool_prefixes(facts.pools)
-    ranges = (*cluster.pod_cidrs, *cluster.service_cidrs, *pools)
     config = replace(
         facts.base,
         speaker=speaker,
         peers=_once(_reflector_peers(facts, speaker, problems), problems),
-        imports=ImportConfig(tuple(_allow(nlri) for nlri in dict.fromkeys(ranges))),
+        imports=ImportConfig(allow),
         reflector=ReflectorConfig(
             cluster_id=router_id,
             clients=clients,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -128,6 +129,11 @@ def conflist_text(settings: PodNetwork) -> str:
     return json.dumps(cni_conflist(settings), indent=2) + "\n"
 
 
+def _shown(path: Path) -> str:
+    """A path as text, also one that is no UTF-8: it goes to logs and to the API server."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 class CniFile:
     """Our configuration in the folder that the container runtime reads, usually /etc/cni/net.d."""
 
@@ -174,8 +180,8 @@ class CniFile:
         return tuple(
             HostWarning(
                 "another CNI configuration comes first: pods are not wired by podbgp",
-                str(self.folder / name),
-                f"rm {self.folder / name}",
+                (path := _shown(self.folder / name)),
+                f"rm {shlex.quote(path)}",
             )
             for name in names
             if name.endswith(SUFFIXES) and not name.startswith(".") and name < FILE_NAME

@@ -78,3 +78,10 @@ def test_who_leaves_for_good_leaves_no_password_behind(tmp_path: Path) -> None:
     file.store(INTENTS[1])
     assert list(tmp_path.iterdir()) == []
     file.remove()
+
+
+def test_the_intent_of_a_node_whose_disk_was_cloned_is_not_ours(tmp_path: Path) -> None:
+    path = tmp_path / "intent.json"
+    IntentFile(path, "n1").store(INTENTS[0])
+    assert IntentFile(path, "n2").load() is None
+    assert IntentFile(path, "n1").load() is not None

@@ -174,6 +174,6 @@ def test_the_intent_is_stored_beside_the_loop_and_once_more_at_the_end(tmp_path:
         follower.changed()
 
     live(tmp_path, changes, after=0.05)
-    stored = IntentFile(tmp_path / "state" / "intent.json").load()
+    stored = IntentFile(tmp_path / "state" / "intent.json", "n1").load()
     assert stored is not None
     assert stored[0].config.peers == ()

@@ -222,6 +222,26 @@ def test_a_reflector_takes_clients_only_from_addresses_of_nodes() -> None:
     assert config.speaker.router_id != int.from_bytes(parse_address("192.0.2.1"), "big")
 
 
+def test_a_reflector_takes_of_its_clients_what_the_cluster_has_and_no_more() -> None:
+    pool = BgpAddressPool(
+        "p", "u", 1, (AddressRange(parse_address("203.0.113.0"), parse_address("203.0.113.63")),)
+    )
+    services = (Prefix.parse("10.96.0.0/12"),)
+    what = facts(cluster(Topology.REFLECTOR, service_cidrs=services), pools=[pool])
+    config = reflector_intent(what).config
+    assert config.reflector is not None
+    for clients in config.reflector.clients:
+        assert clients.max_prefixes is not None
+        assert clients.allow == config.imports.allow
+        assert {each.prefix for each in clients.allow} == {*PODS, *services, Prefix.parse("203.0.113.0/26")}
+
+
+def test_who_waits_for_a_router_where_nobody_listens_is_told() -> None:
+    peer = BgpPeer("r", "u", 1, 65010, parse_address("192.0.2.254"), passive=True)
+    assert reasons(facts(cluster(Topology.REFLECTOR), peers=[peer])) == {"NotListening"}
+    assert reasons(facts(cluster(), peers=[peer])) == set()
+
+
 def test_a_reflector_without_its_secret_admits_nobody() -> None:
     intent = reflector_intent(facts(cluster(Topology.REFLECTOR, password_secret=SECRET)))
     assert intent.config.reflector is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,13 @@ def test_a_configuration_that_comes_before_ours_is_named_with_the_command_that_m
     ]
     assert file.rivals()[0].advice == f"rm {tmp_path / '05-cilium.conf'}"
     assert CniFile(tmp_path / "none").rivals() == ()
+
+
+def test_the_name_of_another_file_can_be_shown_and_pasted_whatever_it_is(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"00 \xff;reboot.conf")).touch()
+    (warning,) = CniFile(tmp_path).rivals()
+    assert warning.value == f"{tmp_path}/00 \\xff;reboot.conf"
+    assert warning.advice == f"rm '{warning.value}'"
 
 
 def test_a_folder_that_takes_no_file_is_named_with_the_reason(tmp_path: Path) -> None:
