@@ -21,7 +21,7 @@ from bgpd.lab.process import Process
 from bgpd.lab.workspace import Workspace, claim
 from tests.kube.pod_network import PodNetwork
 
-CONTROLLED = {"controllers", "network"}
+CONTROLLED = {"controllers", "network", "acceptance"}
 """Fixtures that need kube-controller-manager and kube-proxy, which envtest's folders do not have."""
 OWN = {"control_plane", "workspace", *CONTROLLED}
 """Fixtures that only the lab's own control plane can give."""
