@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -31,6 +31,8 @@ from bgpd.meters import Meters, measure_loop_lag
 from bgpd.metrics_server import MetricsServer
 from bgpd.reload import Reload, plan_reload
 from bgpd.view import Facts, RoleView
+from routes.node_view import NodeHost
+from routes.path import PeerName
 from routes.prefix import Family
 from routes.view import ShutdownReport
 
@@ -101,20 +103,11 @@ class Role(ABC):
 
     @property
     def unready(self) -> str:
-        """Why nobody should count on the daemon yet, in a sentence; empty when it has converged.
-
-        A node of Kubernetes has its own rule: a peer that is gone for good must not keep it back.
-        """
+        """Why nobody should count on the daemon yet, in a sentence; empty when all may."""
         follows = self.facts.follows
         host = None if follows is None else follows.node_host()
-        if host is not None:
-            why = "; ".join(host.readiness.reasons)
-            return "" if host.readiness.ready else f"the node is not ready for pods: {why}"
-        if self.facts.converged_at:
-            return ""
-        waiting = self.daemon.convergence.waiting_for
-        more = ", ..." if len(waiting) > NAMED else ""
-        return f"waiting for End-of-RIB from {', '.join(waiting[:NAMED]) or 'nobody'}{more}"
+        waiting = () if self.facts.converged_at else self.daemon.convergence.waiting_for
+        return why_unready(host, waiting, converged=bool(self.facts.converged_at))
 
     @abstractmethod
     def freeze(self) -> None:
@@ -269,6 +262,20 @@ class Role(ABC):
             await self._api.stop()
         if self._metrics is not None:
             await self._metrics.close()
+
+
+def why_unready(host: NodeHost | None, waiting: Sequence[PeerName], *, converged: bool) -> str:
+    """What is missing until others may count on a daemon, in a sentence; empty when nothing is.
+
+    A node of Kubernetes has its own rule: a peer that is gone for good must not keep it back.
+    """
+    if host is not None:
+        why = "; ".join(host.readiness.reasons)
+        return "" if host.readiness.ready else f"the node is not ready for pods: {why}"
+    if converged:
+        return ""
+    more = ", ..." if len(waiting) > NAMED else ""
+    return f"waiting for End-of-RIB from {', '.join(waiting[:NAMED]) or 'nobody'}{more}"
 
 
 def run(config: Config, role: Callable[[Config, asyncio.TaskGroup], Role]) -> int:

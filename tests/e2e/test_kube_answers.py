@@ -9,20 +9,23 @@ from typing import NamedTuple
 
 import pytest
 
-from api.client import Client
+from api.client import Client, ClientError
 from bgpd.lab import netns
 from bgpd.lab.kube_cluster import AGENT, KubeCluster, KubeNode, eventually
 from bgpd.lab.kube_stand_in import StandInControlPlane
 from bgpd.lab.process import Process
 from bgpd.lab.workspace import claim
 
-PORT, EARLY_PORT = 9179, 9279
-SERVICES = "10.96.0.0/16"
-
 
 class Answer(NamedTuple):
     status: int
     body: str
+
+
+PORT, REFLECTOR_PORT, EARLY_PORT = 9179, 9180, 9279
+SERVICES = "10.96.0.0/16"
+ANSWERS: list[Answer | None] = []
+"""What was said to /healthz while the cluster came up; None: nobody listened."""
 
 
 def probe(node: KubeNode, port: int, path: str) -> Answer:
@@ -45,10 +48,11 @@ def cluster() -> Iterator[KubeCluster]:
     """Two nodes, and nothing in the API server yet."""
     workspace = claim("e2e")
     try:
-        with KubeCluster(workspace, StandInControlPlane(workspace), nodes=2, topology="mesh") as built:
+        with KubeCluster(workspace, StandInControlPlane(workspace), nodes=2, topology="reflector") as built:
             for node in built.nodes.values():
-                path = node.folder / "agent.toml"
-                path.write_text(f'{path.read_text()}[metrics]\nlisten = "127.0.0.1:{PORT}"\n')
+                for role, port in (("agent", PORT), ("reflector", REFLECTOR_PORT)):
+                    path = node.folder / f"{role}.toml"
+                    path.write_text(f'{path.read_text()}[metrics]\nlisten = "127.0.0.1:{port}"\n')
             yield built
             for node in built.nodes.values():
                 sys.stderr.write(f"--- the end of the log of {node.name}\n{node.agent.tail()}\n")
@@ -78,6 +82,7 @@ def test_an_agent_without_a_cluster_is_alive_and_says_what_it_waits_for(
         waits = "waiting for the cluster's intent: there is no BGPCluster: see docs/kubernetes.md\n"
         eventually(lambda: probe(node, EARLY_PORT, "/readyz") == (503, waits), f"{waits!r} at /readyz")
         assert "podbgp_node_ready 0.0" in probe(node, EARLY_PORT, "/metrics").body
+        assert probe(node, EARLY_PORT, "/metrics/reflector") == (200, "")
     finally:
         assert early.terminate() == 0, early.tail()
 
@@ -91,9 +96,16 @@ def _answered(node: KubeNode, port: int, path: str) -> Answer | None:
 
 @pytest.fixture(scope="module")
 def running(cluster: KubeCluster) -> KubeCluster:
-    cluster.start()
+    cluster.start(lambda *_: ANSWERS.append(_answered(cluster.nodes["node1"], PORT, "/healthz")))
     cluster.apply_cluster(serviceCIDRs=[SERVICES])
     return cluster
+
+
+@pytest.mark.usefixtures("running")
+def test_no_probe_finds_the_port_closed_while_the_agent_begins() -> None:
+    first = next(at for at, answer in enumerate(ANSWERS) if answer is not None)
+    assert None not in ANSWERS[first:]
+    assert {answer.status for answer in ANSWERS[first:] if answer is not None} == {200}
 
 
 def test_a_ready_node_says_so_and_from_where_it_knows(running: KubeCluster, node: KubeNode) -> None:
@@ -108,6 +120,26 @@ def test_a_ready_node_says_so_and_from_where_it_knows(running: KubeCluster, node
     assert status.host is not None
     assert status.host.readiness == (True, True, ())
     assert (status.host.cni_written, status.host.drain.graceful_shutdown) == (True, False)
+
+
+@pytest.mark.usefixtures("running")
+def test_an_elected_node_shows_its_reflector_beside_itself(node: KubeNode) -> None:
+    with Client(f"unix://{node.socket}") as client:
+
+        def reflects() -> bool:
+            host = client.node().host
+            return host is not None and host.reflector == (True, True)
+
+        eventually(reflects, "a reflector that runs")
+    eventually(lambda: probe(node, REFLECTOR_PORT, "/readyz") == (200, "ok\n"), "a reflector that is ready")
+    relayed, own = probe(node, PORT, "/metrics/reflector").body, probe(node, PORT, "/metrics").body
+    assert 'role="reflector"' in relayed
+    assert 'role="reflector"' not in own
+    with Client(f"unix://{node.reflector_socket}") as client:
+        status = client.node()
+        assert (status.role, status.host) == ("reflector", None)
+        with pytest.raises(ClientError, match="a reflector announces no Services"):
+            client.services()
 
 
 def test_why_a_service_is_not_announced_and_then_is(running: KubeCluster, node: KubeNode) -> None:

@@ -1,4 +1,4 @@
-"""What happens when a callback of the event loop fails."""
+"""What happens when a callback of the event loop fails, and when a daemon may be counted on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import pytest
 from bgpd.errors import InvariantError
 from bgpd.faults import crash_on_our_faults
 from bgpd.meters import Histogram
+from bgpd.process import why_unready
+from routes.node_view import NodeDrain, NodeHost, NodeReadiness, NodeReflector
+from routes.path import PeerName
 
 
 async def serve(fault: object) -> None:
@@ -34,3 +37,25 @@ def test_a_fault_in_our_own_code_ends_the_daemon() -> None:
 
 def test_a_fault_of_a_library_does_not() -> None:
     asyncio.run(serve(of_a_library))
+
+
+def host(ready: bool) -> NodeHost:
+    readiness = NodeReadiness(ready, ready, ("no session with 192.0.2.1",))
+    return NodeHost(readiness, NodeDrain(False, True, True, ""), True, "", NodeReflector(False, False))
+
+
+@pytest.mark.parametrize(
+    ("converged", "waiting", "node", "unready"),
+    [
+        (True, (), None, ""),
+        (False, ("192.0.2.1",), None, "waiting for End-of-RIB from 192.0.2.1"),
+        (False, tuple("abcdef"), None, "waiting for End-of-RIB from a, b, c, d, e, ..."),
+        (True, (), host(ready=False), "the node is not ready for pods: no session with 192.0.2.1"),
+        (False, ("192.0.2.1",), host(ready=True), ""),  # whoever is gone for good keeps no node back
+    ],
+)
+def test_a_daemon_is_ready_when_others_may_count_on_it(
+    converged: bool, waiting: tuple[str, ...], node: NodeHost | None, unready: str
+) -> None:
+    names = [PeerName(name) for name in waiting]
+    assert why_unready(node, names, converged=converged) == unready
