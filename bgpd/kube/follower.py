@@ -171,6 +171,8 @@ class Follower(ABC, Generic[R]):
             raise
         if self._leaving is not None:  # it was told so while the role started
             role.leave(self._leaving)
+        if intent is not self._last:
+            self._unstored = intent
         role.run_in_background(self._store_now_and_then())
         self.changed()
         return role

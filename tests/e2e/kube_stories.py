@@ -27,7 +27,8 @@ from bgpd.lab.stand_in_api_server_json import Json
 from bgpd.lab.topology import Topology
 from bgpd.lab.workspace import Workspace, claim
 from routes.peer import PeerStatus, SessionState
-from routes.view import DaemonStatus
+from routes.prefix import Prefix
+from routes.view import DaemonStatus, RouteQuery, Table
 from tests.interop.harness.speaker import wait_until
 
 ASN = 65000
@@ -36,6 +37,7 @@ UP = 60.0
 SOON = 40.0
 """Seconds in which all is right again: a watch that got errors for long asks again after up to 30."""
 GROUP = "podbgp.dev/v1alpha1"
+NAMESPACE = "podbgp-system"
 
 
 class Daemon:
@@ -59,6 +61,21 @@ class Daemon:
         except ClientError:
             return {}
         return {name: peer.since for name, peer in peers.items() if peer.state is SessionState.ESTABLISHED}
+
+    def knows(self, nlri: str) -> bool:
+        """Whether its table has a path to a prefix."""
+        query = RouteQuery(Table.LOC_RIB, prefix=Prefix.parse(nlri))
+        try:
+            with Client(f"unix://{self.socket}") as client:
+                return any(True for _ in client.paths(query))
+        except ClientError:
+            return False
+
+    def asn(self) -> int:
+        try:
+            return self.status().asn
+        except ClientError:
+            return 0
 
     def warnings(self) -> str:
         return "\n".join(f"{each.subject}: {each.value}" for each in self.status().warnings)
@@ -196,6 +213,34 @@ class Cluster:
         patch = {"status": {"reflectors": status}}
         self.server.patch("BGPCluster", "default", patch, subresource="status")
 
+    def set_addresses(self, name: str, *addresses: str) -> None:
+        status = {"addresses": [{"type": "InternalIP", "address": each} for each in addresses]}
+        self.server.patch("Node", name, {"status": status}, subresource="status")
+
+    def addresses(self, name: str) -> list[str]:
+        return [each["address"] for each in self._node(name)["status"]["addresses"]]
+
+    def announce(self, external: str) -> None:
+        """A Service with this external address, announced by every node."""
+        spec = {
+            "clusterIP": "10.96.0.77",
+            "externalIPs": [external],
+            "ports": [{"port": 80, "protocol": "TCP"}],
+        }
+        service: Json = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": spec}
+        self.server.create(service, "default")
+        endpoints: Json = {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {"name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": ["10.244.0.9"], "conditions": {"ready": True}, "nodeName": "node1"}],
+            "ports": [{"port": 80, "protocol": "TCP"}],
+        }
+        self.server.create(endpoints, "default")
+        self.make("BGPAddressPool", "outside", {"ranges": [f"{external}/32"]})
+        self.make("BGPAdvertisement", "all", {"addresses": ["ExternalIP"]})
+
     def _node(self, name: str) -> dict[str, dict[str, list[dict[str, str]]]]:
         return self.server.get("Node", name)  # type: ignore[return-value]  # any JSON
 
@@ -204,6 +249,28 @@ class Cluster:
 
     def prefixes(self, name: str) -> set[Network]:
         return {ip_network(str(each)) for each in self._node(name)["spec"].get("podCIDRs", ())}
+
+    # -- waiting ----------------------------------------------------------------------------------
+
+    def wait_sessions(self, number: int) -> None:
+        """Every agent has all its sessions, and that many."""
+
+        def there() -> list[int]:
+            return [len(each.established()) for each in self.members]
+
+        wait_until(lambda: set(there()) == {number}, UP, lambda: f"{number} sessions each: {there()}")
+
+    def wait_sessions_with(self, peers: Mapping[str, set[str]]) -> None:
+        """Every agent has sessions with these, and no other."""
+
+        def there() -> dict[str, set[str]]:
+            return {each.name: set(each.established()) for each in self.members}
+
+        wait_until(lambda: there() == peers, UP, lambda: f"sessions {peers}: {there()}")
+
+    def wait_as(self, number: int) -> None:
+        """Every agent is of this AS."""
+        wait_until(lambda: {each.asn() for each in self.members} == {number}, UP, f"all are of AS {number}")
 
     # -- watching ---------------------------------------------------------------------------------
 
