@@ -108,7 +108,8 @@ class ControllerState:
         elif found.value is not None:
             self.cluster = found.value
         after = self.cluster
-        if after is not None and (before is None or before.uid != after.uid):
+        another = after is not None and (before is None or before.uid != after.uid)
+        if another and after is not None and after.status.reflectors:  # else it was made again: they go on
             self.standing = cluster_status.standing_from(after, now)
         self.checks.ranges_replaced(now, after.pod_cidrs if after is not None else ())
         self._dirty |= {Topic.ELECTION, Topic.POOLS}
@@ -261,8 +262,7 @@ class ControllerState:
     def _elect(self, now: float) -> None:
         self._wake = None
         cluster = self.cluster
-        if cluster is None:
-            self.standing = Standing()
+        if cluster is None:  # one that comes again finds its reflectors where they were
             return
         before = self.standing.reflectors
         if cluster.topology is not Topology.REFLECTOR:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from bgpd.config_peers import MAX_PASSWORD
 from bgpd.kube import resources
-from bgpd.kube.custom_values import BgpAddressPool, BgpCluster, BgpPolicy, SecretKey
+from bgpd.kube.custom_values import BgpAddressPool, BgpCluster, BgpPolicy, Reflector, SecretKey, Topology
 from bgpd.kube.following import Following, Table
 from bgpd.kube.intent import Facts, Gateway, Problem
 from bgpd.kube.known_nodes import keep_addresses
@@ -29,7 +30,9 @@ class ClusterTables:
         self._changed = changed
         self._passwords: dict[SecretKey, str] = {}
         self._policies: dict[str, RoutePolicy] = {}
-        self.clusters = following.follow(resources.CLUSTERS, self._noted)
+        self._reflectors: tuple[Reflector, ...] = ()
+        """The last ones that a BGPCluster named."""
+        self.clusters = following.follow(resources.CLUSTERS, self._clusters_changed)
         self.peers = following.follow(resources.PEERS, self._noted)
         self.own = following.follow(resources.node(options.node), self._noted, keep_addresses)
         self.policies: Table[BgpPolicy] | None = None
@@ -89,7 +92,16 @@ class ClusterTables:
 
     @property
     def cluster(self) -> BgpCluster | None:
-        return next(iter(self.clusters.values.values()), None)
+        """The BGPCluster.  One that was deleted and made again names no reflectors before the controller has
+        looked at it: until then its predecessor's serve, or every pod would be cut off."""
+        found = next(iter(self.clusters.values.values()), None)
+        if found is None or not self._names_none(found):
+            return found
+        return replace(found, status=replace(found.status, reflectors=self._reflectors))
+
+    @staticmethod
+    def _names_none(cluster: BgpCluster) -> bool:
+        return cluster.topology is Topology.REFLECTOR and not cluster.status.reflectors
 
     @property
     def node(self) -> Node | None:
@@ -131,6 +143,12 @@ class ClusterTables:
         secret = None if table is None else table.named(key.name)
         written = None if secret is None else secret.data.get(key.key)
         return None if written is None else password_of(written)
+
+    def _clusters_changed(self, batch: Batch[BgpCluster]) -> None:
+        for cluster in batch.changed:
+            if not self._names_none(cluster):
+                self._reflectors = cluster.status.reflectors
+        self._changed()
 
     def _noted(self, _: object) -> None:
         self._changed()

@@ -227,6 +227,23 @@ def test_a_cordoned_reflector_is_replaced_before_it_drains(
     eventually(lambda: world.reflectors() == {first: "Draining", second: "Active"})
 
 
+def test_a_cluster_that_is_deleted_and_made_again_has_the_same_reflectors(
+    server: StandInApiServer, world: Cluster, start: Start
+) -> None:
+    server.create(cluster(reflectors={"count": 1}))
+    server.create(node("n1", "192.0.2.1"))
+    world.reports("n1", "192.0.2.1")
+    start()
+    eventually(lambda: world.reflectors() == {"n1": "Active"})
+    server.create(node("n2", "192.0.2.2"))  # a better choice, if one were to be made
+    world.reports("n2", "192.0.2.1", "192.0.2.2")
+    server.patch("Node", "n1", {"metadata": {"labels": {"karpenter.sh/capacity-type": "spot"}}})
+    server.delete("BGPCluster", "default")
+    server.create(cluster(reflectors={"count": 1}))
+    eventually(lambda: bool(world.reflectors()))
+    assert world.reflectors() == {"n1": "Active"}
+
+
 def test_a_cluster_that_became_invalid_keeps_its_reflectors_and_gets_new_ones(
     server: StandInApiServer, world: Cluster, start: Start
 ) -> None:
