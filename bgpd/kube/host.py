@@ -48,6 +48,9 @@ FILTER_EVERY = 60.0
 FILTER_REST = 20.0
 """How many times as long as it took to write the packet filter it then rests: thousands of Services take
 tenths of a second, and may change all the time."""
+FEW_PORTS, FEW_PORTS_REST = 1000, 0.5
+"""So few are quick to write: that it took long was a busy machine's doing.  A new Service's connections must
+not be refused because of that, so it rests no longer than these seconds."""
 FAILURES_SHOWN = 5
 
 
@@ -194,7 +197,8 @@ class Host:
                 log.info("packet filter set", masquerade=rules.masquerade, services=len(rules.services))
         finally:
             done = time.monotonic()
-            self._filter_rests = done + min(FILTER_REST * (done - now), FILTER_EVERY)
+            most = FILTER_EVERY if len(wanted.local_ports) > FEW_PORTS else FEW_PORTS_REST
+            self._filter_rests = done + min(FILTER_REST * (done - now), most)
         self._rules, self._look_at_filter = rules, now + FILTER_EVERY
 
     def _wire(self, wanted: Wanted) -> None:
