@@ -116,7 +116,7 @@ def verdicts(values: Sequence[ServiceVerdict], note: str, *, one: bool) -> list[
     if not listing.rows:
         return [*notes, paragraph("No Services.")]
     announced = sum(each.announced for each in values)
-    total = f"{announced} of {counted(len(values), 'line')} announced; podbgp service NAMESPACE/NAME says why"
+    total = f"{announced} of {len(values)} announced; podbgp service NAMESPACE/NAME says why"
     return [*notes, listing, paragraph(total, DIM)]
 
 

@@ -118,7 +118,7 @@ def test_health_is_told_for_the_server_its_services_and_convergence() -> None:
         def check(name: str) -> object:
             return stub.Check(health_pb2.HealthCheckRequest(service=name)).status
 
-        assert [check(name) for name in (OVERALL, *SERVICES)] == [serving] * 4
+        assert [check(name) for name in (OVERALL, *SERVICES)] == [serving] * 5
         assert check(CONVERGED) == not_serving
         daemon.await_in_loop(daemon.server.set_converged(True))
         assert check(CONVERGED) == serving
