@@ -182,6 +182,8 @@ def _load_for(role: str, path: str) -> Config:
 
 def _load_to_flush(path: str) -> Config:
     """The configuration of an agent, or what its host alone decides where the rest came from Kubernetes."""
+    if _given(path) is None:
+        return load_host(None, "agent")
     try:
         return _load_for("agent", path)
     except InvalidConfigError as problem:

@@ -20,7 +20,7 @@ from bgpd.kube.drain_watch import DrainWatch
 from bgpd.kube.errors import KubeError
 from bgpd.kube.follower import Follower
 from bgpd.kube.gateways import gateways_of, read_surroundings
-from bgpd.kube.host import Host, Wanted
+from bgpd.kube.host import Host, HostPlan
 from bgpd.kube.intent import Intent, agent_intent, pool_prefixes
 from bgpd.kube.known_nodes import KnownNodes
 from bgpd.kube.local_services import LocalServices
@@ -176,15 +176,15 @@ class KubeAgent(Follower[Agent]):
         self.child.want(wanted=intent.reflects)
         self.host.poke()
 
-    def _wanted(self) -> tuple[Agent, Wanted] | None:
+    def _wanted(self) -> tuple[Agent, HostPlan] | None:
         """What the host should be like; None while that is not known."""
         role, cluster, node = self.role, self.tables.cluster, self.tables.node
         if role is None or cluster is None or not self.synced:
             return None
         if node is None:
             gone = Node(self.options.node, "", deleting=True)
-            return role, Wanted(gone, cluster, (), leaving=True)
-        return role, Wanted(
+            return role, HostPlan(gone, cluster, (), leaving=True)
+        return role, HostPlan(
             node=node,
             cluster=cluster,
             own=own_prefixes(

@@ -32,11 +32,10 @@ from bgpd.kube.candidates import decode_elector_node
 from bgpd.kube.client import KubeClient
 from bgpd.kube.controller_metrics import ControllerMetrics, Counts, Glance
 from bgpd.kube.controller_state import ControllerState
-from bgpd.kube.custom_book import Table
+from bgpd.kube.custom_book import Watched
 from bgpd.kube.errors import KubeError
 from bgpd.kube.events import EventBook
-from bgpd.kube.following import Following
-from bgpd.kube.following import Table as FollowedTable
+from bgpd.kube.following import Following, Table
 from bgpd.kube.lease import CALL_TIMEOUT, LeaseHolder, wall_clock
 from bgpd.kube.objects import Secret, decode_pod
 from bgpd.kube.options import DEFAULT_NAMESPACE
@@ -101,7 +100,7 @@ class Controller:
         self._work = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._metrics: MetricsServer | None = None
-        self._secrets: dict[str, FollowedTable[Secret]] = {}
+        self._secrets: dict[str, Table[Secret]] = {}
 
     # -- starting and stopping --------------------------------------------------------------------
 
@@ -163,10 +162,10 @@ class Controller:
         state, now, follow = self.state, time.monotonic, self._following.follow
         namespace = self.options.namespace
         follow(reviewed(resources.CLUSTERS), self._then(lambda batch: state.take_clusters(now(), batch)))
-        self._follow_custom(Table.PEERS, resources.PEERS)
-        self._follow_custom(Table.POLICIES, resources.POLICIES)
-        self._follow_custom(Table.ADVERTISEMENTS, resources.ADVERTISEMENTS)
-        self._follow_custom(Table.POOLS, resources.POOLS)
+        self._follow_custom(Watched.PEERS, resources.PEERS)
+        self._follow_custom(Watched.POLICIES, resources.POLICIES)
+        self._follow_custom(Watched.ADVERTISEMENTS, resources.ADVERTISEMENTS)
+        self._follow_custom(Watched.POOLS, resources.POOLS)
         follow(resources.NODE_STATES, self._then(lambda batch: state.take_states(now(), batch)))
         nodes = replace(resources.NODES, decode=decode_elector_node)
         follow(nodes, self._then(lambda batch: state.take_nodes(now(), batch)))
@@ -176,7 +175,7 @@ class Controller:
             Resource(pods, "Pod", decode_pod, label_selector=REFLECTOR_LABELS), self._then(state.take_pods)
         )
 
-    def _follow_custom(self, table: Table, resource: Resource[T]) -> None:
+    def _follow_custom(self, table: Watched, resource: Resource[T]) -> None:
         self._following.follow(
             reviewed(resource), self._then(lambda batch: self.state.take_custom(table, batch))
         )

@@ -21,7 +21,7 @@ from bgpd.kube.acceptance import Known, accepted, cluster_says
 from bgpd.kube.advertised_services import AdvertisedServices
 from bgpd.kube.agents_word import AgentsWord
 from bgpd.kube.candidates import Candidate, candidate_of
-from bgpd.kube.custom_book import CustomBook, Table
+from bgpd.kube.custom_book import CustomBook, Watched
 from bgpd.kube.custom_state import BgpNodeState
 from bgpd.kube.custom_values import CLUSTER_NAME, BgpCluster, ReflectorMode, Topology
 from bgpd.kube.election import Reflector, Standing, elect
@@ -73,7 +73,7 @@ class ControllerState:
         self.services: dict[ServiceKey, Service] = {}
         self.pods: dict[str, Pod] = {}
         self.candidates: dict[str, Candidate] = {}
-        self._synced: set[Table] = set()
+        self._synced: set[Watched] = set()
         self._dirty: set[Topic] = set(Topic)
         self._said: list[Said] = []
         self._wake: float | None = None
@@ -81,7 +81,7 @@ class ControllerState:
 
     @property
     def synced(self) -> bool:
-        return len(self._synced) == len(Table)
+        return len(self._synced) == len(Watched)
 
     @property
     def reflectors(self) -> tuple[Reflector, ...]:
@@ -89,19 +89,19 @@ class ControllerState:
 
     # -- what the watches say ---------------------------------------------------------------------
 
-    def take_custom(self, table: Table, batch: Batch[Reviewed[T]]) -> None:
+    def take_custom(self, table: Watched, batch: Batch[Reviewed[T]]) -> None:
         """Peers, policies, advertisements, pools."""
         self.custom.take(table, batch)
         self._heard(table, batch)
         self._dirty |= {Topic.CUSTOM, Topic.COUNTS, Topic.CLUSTER}
-        if table is Table.POOLS:
+        if table is Watched.POOLS:
             self._dirty.add(Topic.POOLS)
-        elif table is Table.ADVERTISEMENTS:
+        elif table is Watched.ADVERTISEMENTS:
             self.advertised.advertisements_replaced(self.custom.valid_advertisements, self.services.values())
 
     def take_clusters(self, now: float, batch: Batch[Reviewed[BgpCluster]]) -> None:
         before = self.cluster
-        self.take_custom(Table.CLUSTERS, batch)
+        self.take_custom(Watched.CLUSTERS, batch)
         found = self.custom.clusters.get(CLUSTER_NAME)
         if found is None:
             self.cluster = None
@@ -126,7 +126,7 @@ class ControllerState:
             if before is None or before.addresses != node.addresses:
                 self._dirty.add(Topic.POOLS)
             self._candidate(node)
-        self._heard(Table.NODES, batch)
+        self._heard(Watched.NODES, batch)
 
     def _candidate(self, node: Node) -> None:
         new = candidate_of(node, reports=node.name in self.checks.states)
@@ -143,7 +143,7 @@ class ControllerState:
         for state in batch.changed:
             self.checks.state_changed(now, state)
             self._word_changed(state.name, changed=self.word.said(state))
-        self._heard(Table.NODE_STATES, batch)
+        self._heard(Watched.NODE_STATES, batch)
 
     def _word_changed(self, name: str, *, changed: bool) -> None:
         node = self.checks.nodes.get(name)
@@ -164,21 +164,21 @@ class ControllerState:
         if Topic.POOLS in self._dirty:  # else a Service that came with its pool would be refused first
             self.balancers.inputs_are(self._pool_inputs())
         self.balancers.changed(batch.changed, batch.deleted)
-        self._heard(Table.SERVICES, batch)
+        self._heard(Watched.SERVICES, batch)
         self._dirty.add(Topic.COUNTS)
 
     def take_pods(self, batch: Batch[Pod]) -> None:
         for pod in batch.deleted:
             self.pods.pop(pod.uid, None)
         self.pods.update((pod.uid, pod) for pod in batch.changed)
-        self._heard(Table.PODS, batch)
+        self._heard(Watched.PODS, batch)
         self._dirty.add(Topic.ELECTION)
 
     def take_secret(self, name: str, batch: Batch[Secret]) -> None:
         self.custom.take_secret(name, batch)
         self._dirty |= {Topic.CUSTOM, Topic.CLUSTER}
 
-    def _heard(self, table: Table, batch: Batch[T]) -> None:
+    def _heard(self, table: Watched, batch: Batch[T]) -> None:
         if batch.synced:
             self._synced.add(table)
 

@@ -32,7 +32,7 @@ from bgpd.kube.watch import Batch
 T = TypeVar("T")
 
 
-class Table(Enum):
+class Watched(Enum):
     """What the controller watches, and must have heard of before it decides anything."""
 
     CLUSTERS = auto()
@@ -61,7 +61,7 @@ class CustomBook:
 
     # -- what the watches say ---------------------------------------------------------------------
 
-    def take(self, table: Table, batch: Batch[Reviewed[T]]) -> None:
+    def take(self, table: Watched, batch: Batch[Reviewed[T]]) -> None:
         known: dict[str, Reviewed[T]]
         known, path = self._of(table)
         for each in batch.deleted:
@@ -73,13 +73,13 @@ class CustomBook:
             fields = {"observedGeneration": each.observed_generation, **_fields(each.value)}
             self._desk.seen(f"{path}/{each.name}", each.uid, each.generation, fields, each.conditions)
 
-    def _of(self, table: Table) -> tuple[dict[str, Reviewed[T]], str]:
+    def _of(self, table: Watched) -> tuple[dict[str, Reviewed[T]], str]:
         tables = {
-            Table.CLUSTERS: (self.clusters, resources.CLUSTERS.path),
-            Table.PEERS: (self.peers, resources.PEERS.path),
-            Table.POLICIES: (self.policies, resources.POLICIES.path),
-            Table.ADVERTISEMENTS: (self.advertisements, resources.ADVERTISEMENTS.path),
-            Table.POOLS: (self.pools, resources.POOLS.path),
+            Watched.CLUSTERS: (self.clusters, resources.CLUSTERS.path),
+            Watched.PEERS: (self.peers, resources.PEERS.path),
+            Watched.POLICIES: (self.policies, resources.POLICIES.path),
+            Watched.ADVERTISEMENTS: (self.advertisements, resources.ADVERTISEMENTS.path),
+            Watched.POOLS: (self.pools, resources.POOLS.path),
         }
         return tables[table]  # type: ignore[return-value]  # each table has its own kind of value
 

@@ -55,7 +55,7 @@ FAILURES_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class HostPlan:
     """What the cluster wants of this host."""
 
     node: Node
@@ -131,7 +131,7 @@ class Host:
             except HostError as error:
                 log.warning("not removed", what=what, reason=str(error))
 
-    async def keep(self, wanted: Callable[[], tuple[Agent, Wanted] | None]) -> None:
+    async def keep(self, wanted: Callable[[], tuple[Agent, HostPlan] | None]) -> None:
         """Keep the host as it is wanted."""
         while True:
             self._poked.clear()  # before what is wanted is read: whatever changes later is looked at again
@@ -144,7 +144,7 @@ class Host:
                 async with asyncio.timeout(LOOK_AGAIN if settled else LOOK_EVERY):
                     await self._poked.wait()
 
-    async def _look(self, agent: Agent, wanted: Wanted) -> None:
+    async def _look(self, agent: Agent, wanted: HostPlan) -> None:
         await self._try("packet filter", lambda: self._apply_filter(wanted))
         before = self.readiness
         self.readiness = judge(self._facts(agent, wanted), before)
@@ -175,7 +175,7 @@ class Host:
 
     # -- the packet filter and the CNI configuration (in the worker) ------------------------------
 
-    def _apply_filter(self, wanted: Wanted) -> None:
+    def _apply_filter(self, wanted: HostPlan) -> None:
         cluster = wanted.cluster
         inside = (*cluster.pod_cidrs, *cluster.service_cidrs, *wanted.pools)
         hosts = (*wanted.node.addresses, *wanted.neighbours)
@@ -201,7 +201,7 @@ class Host:
             self._filter_rests = done + min(FILTER_REST * (done - now), most)
         self._rules, self._look_at_filter = rules, now + FILTER_EVERY
 
-    def _wire(self, wanted: Wanted) -> None:
+    def _wire(self, wanted: HostPlan) -> None:
         pods = wanted.cluster.pods
         mtu = pods.mtu or read_uplink(wanted.node.addresses, wanted.own).mtu
         network = PodNetwork(
@@ -219,7 +219,7 @@ class Host:
 
     # -- readiness --------------------------------------------------------------------------------
 
-    def _facts(self, agent: Agent, wanted: Wanted) -> ReadinessFacts:
+    def _facts(self, agent: Agent, wanted: HostPlan) -> ReadinessFacts:
         settings = wanted.cluster.readiness
         failures = [f"{nlri}: {why}" for fib in (agent.fib.own, agent.fib.learned) for nlri, why in
                     list(fib.blocked().items())[:FAILURES_SHOWN]]  # fmt: skip
@@ -237,7 +237,7 @@ class Host:
 
     # -- the marks on the Node --------------------------------------------------------------------
 
-    def _mark(self, wanted: Wanted) -> None:
+    def _mark(self, wanted: HostPlan) -> None:
         """Say on the Node that its network is there, without waiting for the API server."""
         now = time.monotonic()
         if now < self._marked:

@@ -76,7 +76,7 @@ class Gateway(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class ClusterFacts:
     """What the intent of one process follows from."""
 
     base: Config
@@ -116,7 +116,7 @@ class Intent:
 # -- the agent ----------------------------------------------------------------------------------------
 
 
-def agent_intent(facts: Facts) -> Intent:
+def agent_intent(facts: ClusterFacts) -> Intent:
     """What a node's agent does."""
     problems: list[Problem] = []
     cluster = facts.cluster
@@ -148,7 +148,7 @@ def agent_intent(facts: Facts) -> Intent:
     return Intent(config, tuple(problems))
 
 
-def own_prefixes(facts: Facts, problems: list[Problem]) -> tuple[Prefix, ...]:
+def own_prefixes(facts: ClusterFacts, problems: list[Problem]) -> tuple[Prefix, ...]:
     """The Node's podCIDRs, as far as they may be advertised."""
     node = facts.node
     problems += [Problem("Node", node.name, "InvalidField", text) for text in node.problems]
@@ -177,7 +177,7 @@ def pods_only(cluster: BgpCluster) -> RoutePolicy:
     return RoutePolicy(PODS_ONLY, (RouteRule("pods", Action.ACCEPT, RouteMatch(ranges)),))
 
 
-def _speaker(facts: Facts, router_id: int, *, listen: bool) -> SpeakerConfig:
+def _speaker(facts: ClusterFacts, router_id: int, *, listen: bool) -> SpeakerConfig:
     cluster, timers = facts.cluster, facts.cluster.timers
     return SpeakerConfig(
         asn=node_asn(facts.node, cluster),
@@ -214,7 +214,7 @@ def _index(nlri: Prefix, whole: Prefix) -> int:
     return offset >> (bits - nlri.length)
 
 
-def _cluster_peers(facts: Facts, speaker: SpeakerConfig, problems: list[Problem]) -> list[PeerConfig]:
+def _cluster_peers(facts: ClusterFacts, speaker: SpeakerConfig, problems: list[Problem]) -> list[PeerConfig]:
     """The other nodes, or the reflectors."""
     cluster = facts.cluster
     if cluster.topology is Topology.MESH:
@@ -240,7 +240,7 @@ def _cluster_peers(facts: Facts, speaker: SpeakerConfig, problems: list[Problem]
 
 
 def _node_peer(
-    facts: Facts, speaker: SpeakerConfig, name: str, addresses: Sequence[Address], password: str | None
+    facts: ClusterFacts, speaker: SpeakerConfig, name: str, addresses: Sequence[Address], password: str | None
 ) -> PeerConfig | None:
     """One session to a node, over the first family that both have addresses of."""
     tell = (PODS_ONLY,) if facts.cluster.topology is Topology.MESH else ()
@@ -267,7 +267,7 @@ def _node_peer(
 
 
 def _fabric_peers(
-    facts: Facts, speaker: SpeakerConfig, speakers: Speakers, problems: list[Problem]
+    facts: ClusterFacts, speaker: SpeakerConfig, speakers: Speakers, problems: list[Problem]
 ) -> list[PeerConfig]:
     """The BGPPeers that are meant for this node."""
     chosen = [
@@ -280,7 +280,7 @@ def _fabric_peers(
 
 
 def _fabric_peer(
-    facts: Facts, speaker: SpeakerConfig, peer: BgpPeer, problems: list[Problem]
+    facts: ClusterFacts, speaker: SpeakerConfig, peer: BgpPeer, problems: list[Problem]
 ) -> PeerConfig | None:
     target = _target(facts, peer)
     if target is None:
@@ -325,7 +325,7 @@ def _fabric_peer(
 
 
 def _unknown_policies(
-    facts: Facts, kind: str, name: str, policies: Policies, problems: list[Problem]
+    facts: ClusterFacts, kind: str, name: str, policies: Policies, problems: list[Problem]
 ) -> bool:
     """Whether any is named that is not there: there is no session without it."""
     unknown = [each for each in (*policies.imports, *policies.exports) if each not in facts.policies]
@@ -335,7 +335,7 @@ def _unknown_policies(
     return bool(unknown)
 
 
-def _target(facts: Facts, peer: BgpPeer) -> Gateway | None:
+def _target(facts: ClusterFacts, peer: BgpPeer) -> Gateway | None:
     if peer.address is not None:
         return Gateway(peer.address, peer.interface)
     return None if peer.gateway is None else facts.gateways.get(peer.gateway)
@@ -364,7 +364,7 @@ def _allow(nlri: Prefix) -> AllowEntry:
 # -- the reflector ------------------------------------------------------------------------------------
 
 
-def reflector_intent(facts: Facts) -> Intent:
+def reflector_intent(facts: ClusterFacts) -> Intent:
     """What a reflector on this node does; its clients are the cluster's nodes."""
     problems: list[Problem] = []
     cluster = facts.cluster
@@ -410,7 +410,9 @@ def reflector_intent(facts: Facts) -> Intent:
     return Intent(config, tuple(problems))
 
 
-def _reflector_peers(facts: Facts, speaker: SpeakerConfig, problems: list[Problem]) -> list[PeerConfig]:
+def _reflector_peers(
+    facts: ClusterFacts, speaker: SpeakerConfig, problems: list[Problem]
+) -> list[PeerConfig]:
     """Routers that can take several paths get them, and so spread a service's packets over its nodes."""
     paths = min(facts.cluster.multipath, MOST_PATHS)
     return [
@@ -421,7 +423,7 @@ def _reflector_peers(facts: Facts, speaker: SpeakerConfig, problems: list[Proble
     ]
 
 
-def client_addresses(facts: Facts) -> frozenset[Address]:
+def client_addresses(facts: ClusterFacts) -> frozenset[Address]:
     """Where the sessions of Ready Nodes come from; those that are not may never come."""
     families = [family_of(address) for address in facts.node.addresses]
     found = set()

@@ -20,7 +20,7 @@ from bgpd.kube import resources
 from bgpd.kube.custom_values import BgpCluster, Speakers
 from bgpd.kube.follower import Follower
 from bgpd.kube.gateways import gateways_of, read_surroundings
-from bgpd.kube.intent import Facts, Gateway, Intent, client_addresses, reflector_intent
+from bgpd.kube.intent import ClusterFacts, Gateway, Intent, client_addresses, reflector_intent
 from bgpd.kube.known_nodes import KnownNodes
 from bgpd.kube.options import KubeOptions
 from bgpd.kube.reflector_child import LEAVE
@@ -80,7 +80,7 @@ class KubeReflector(Follower[Reflector]):
     def synced(self) -> bool:
         return self.tables.synced and self.nodes.table.synced and self.pools.synced
 
-    def _facts(self) -> Facts | None:
+    def _facts(self) -> ClusterFacts | None:
         gateways = self._default_gateways()
         return self.tables.facts(gateways, self.nodes.table.in_order(), self.pools.in_order())
 

@@ -9,7 +9,7 @@ from bgpd.config_peers import MAX_PASSWORD
 from bgpd.kube import resources
 from bgpd.kube.custom_values import BgpAddressPool, BgpCluster, BgpPolicy, Reflector, SecretKey, Topology
 from bgpd.kube.following import Following, Table
-from bgpd.kube.intent import Facts, Gateway, Problem
+from bgpd.kube.intent import ClusterFacts, Gateway, Problem
 from bgpd.kube.known_nodes import keep_addresses
 from bgpd.kube.objects import Node, Secret
 from bgpd.kube.options import KubeOptions
@@ -113,12 +113,12 @@ class ClusterTables:
         nodes: Sequence[Node] = (),
         pools: Sequence[BgpAddressPool] = (),
         drain: DrainPlan = IN_SERVICE,
-    ) -> Facts | None:
+    ) -> ClusterFacts | None:
         """What the intent follows from; None while there is no BGPCluster, or no Node with an address."""
         cluster, node = self.cluster, self.node
         if cluster is None or node is None or not node.addresses:
             return None
-        return Facts(
+        return ClusterFacts(
             base=self._options.host,
             node=node,
             cluster=cluster,

@@ -12,7 +12,7 @@ import yaml
 
 from bgpd.config import Config, SpeakerConfig
 from bgpd.kube import custom
-from bgpd.kube.intent import Facts, agent_intent
+from bgpd.kube.intent import ClusterFacts, agent_intent
 from bgpd.kube.objects import Node
 from bgpd.kube.policies import route_policy
 from routes.prefix import Prefix, parse_address
@@ -35,7 +35,7 @@ def documented() -> Config:
     manifests = {str(each["kind"]): json.dumps(each).encode() for each in _manifests()}
     policy = custom.decode_policy(manifests["BGPPolicy"])
     node = Node("node-1", "uid-1", pod_cidrs=(Prefix.parse(PODS),), addresses=(parse_address("192.0.2.1"),))
-    facts = Facts(
+    facts = ClusterFacts(
         base=Config("the page", SpeakerConfig(1, 1)),
         node=node,
         cluster=custom.decode_cluster(manifests["BGPCluster"]),

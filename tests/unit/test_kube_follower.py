@@ -18,11 +18,11 @@ from bgpd.kube.client import KubeClient
 from bgpd.kube.custom_values import BgpCluster
 from bgpd.kube.disk import IntentFile
 from bgpd.kube.follower import Follower
-from bgpd.kube.intent import Facts, Intent, reflector_intent
+from bgpd.kube.intent import ClusterFacts, Intent, reflector_intent
 from bgpd.kube.options import KubeOptions
 from bgpd.kube.restart import Again
 from bgpd.reload import Reload
-from bgpd.view import Facts as RoleFacts
+from bgpd.view import Facts
 from routes.view import ShutdownReport
 from tests.fakes.stand_in_api_server import StandInApiServer, node
 
@@ -35,7 +35,7 @@ class Quiet(process.Role):
 
     def __init__(self, config: Config, tasks: asyncio.TaskGroup) -> None:
         super().__init__(config, tasks)
-        self.facts = RoleFacts(time.time())
+        self.facts = Facts(time.time())
         self.taken: list[Config] = []
         self.works: list[asyncio.Task[None]] = []
 
@@ -77,7 +77,7 @@ class QuietFollower(Follower[Quiet]):
     def synced(self) -> bool:
         return self.tables.synced
 
-    def facts(self) -> Facts | None:
+    def facts(self) -> ClusterFacts | None:
         return self.tables.facts({})
 
     def intent(self) -> Intent | None:

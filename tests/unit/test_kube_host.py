@@ -14,7 +14,7 @@ from bgpd.config_file import load_host
 from bgpd.kube import host as host_module
 from bgpd.kube.agent import own_prefixes
 from bgpd.kube.client import KubeClient
-from bgpd.kube.host import Host, Wanted
+from bgpd.kube.host import Host, HostPlan
 from bgpd.kube.options import KubeOptions
 from bgpd.node.cni import CniFile, PodNetwork
 from bgpd.node.errors import HostError
@@ -102,10 +102,10 @@ def test_services_that_change_all_the_time_do_not_keep_the_packet_filter_busy(
         host = Host(options, cast("KubeClient", Client()))
         now: list[Prefix] = []
 
-        def wanted() -> tuple[Agent, Wanted] | None:
-            return cast("Agent", None), Wanted(node(1), cluster(), PODS, tuple(now))
+        def wanted() -> tuple[Agent, HostPlan] | None:
+            return cast("Agent", None), HostPlan(node(1), cluster(), PODS, tuple(now))
 
-        async def look(agent: Agent, wanted: Wanted) -> None:
+        async def look(agent: Agent, wanted: HostPlan) -> None:
             del agent
             await asyncio.to_thread(host._apply_filter, wanted)  # noqa: SLF001  the step that is meant
 

@@ -26,7 +26,7 @@ from bgpd.kube.intent import (
     MOST_NODES_IN_MESH,
     NOTHING,
     PODS_ONLY,
-    Facts,
+    ClusterFacts,
     Gateway,
     agent_intent,
     client_addresses,
@@ -61,12 +61,14 @@ def cluster(topology: Topology = Topology.MESH, **other: object) -> BgpCluster:
     return replace(made, **other)  # type: ignore[arg-type]  # any field
 
 
-def facts(what: BgpCluster, own: Node | None = None, others: Sequence[Node] = (), **other: object) -> Facts:
+def facts(
+    what: BgpCluster, own: Node | None = None, others: Sequence[Node] = (), **other: object
+) -> ClusterFacts:
     own = own or node(1)
-    return Facts(HOST, own, what, nodes=(own, *others), **other)  # type: ignore[arg-type]  # any field
+    return ClusterFacts(HOST, own, what, nodes=(own, *others), **other)  # type: ignore[arg-type]  # any field
 
 
-def reasons(found: Facts) -> set[str]:
+def reasons(found: ClusterFacts) -> set[str]:
     return {problem.reason for problem in agent_intent(found).problems}
 
 
