@@ -55,7 +55,7 @@ protos: ## Generate api/v1 from protos
 	@.ci/setup test
 	@.ci/protos
 
-bench: ## Measure against the rivals, an hour and more (BENCH=agent, install, codec or reflector for one)
+bench: ## Measure against the rivals, an hour and more (BENCH=agent, install, codec, reflector or kube for one)
 	@.ci/setup test
 	@$(BIN)/python -m bench $(BENCH)
 

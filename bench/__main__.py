@@ -14,6 +14,8 @@ PROGRAMS = {
     "install": ("bench.install",),
     "codec": ("bench.codec",),
     "reflector": ("bench.reflector.run", "--all"),
+    "kube": ("bench.kube.run",),
+    "kube-services": ("bench.kube_services",),
 }
 
 

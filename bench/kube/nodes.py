@@ -91,7 +91,7 @@ def _changes(site: Site, sink: Speaker, numbers: Iterable[int], who: str, where:
     for turn, number in enumerate(numbers):
         cidr, path = objects.pod_cidr(number), f"{NODES}/{objects.node_name(number)}"
         found["deleted"].append(_timed(partial(site.client.delete, path), sink, cidr, announced=False))
-        change = partial(site.create, objects.node(number))
+        change: Callable[[], object] = partial(site.create, objects.node(number))
         if turn % 2:
             site.create(objects.node(number, prefixes=False))
             change = partial(site.client.patch, path, {"spec": objects.pod_cidrs(number)})

@@ -6,7 +6,7 @@ of 10.0.0.0/8, so that whoever measures knows from a number what to wait for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 Json = dict[str, object]
 
@@ -77,7 +77,7 @@ def node(number: int, *, prefixes: bool = True) -> Json:
 
 def cluster(topology: str) -> Json:
     """The one BGPCluster; nobody waits long for Nodes that are no more than objects."""
-    timers = {"deferralTime": 5, "connectRetry": 1}
+    timers: Json = {"deferralTime": 5, "connectRetry": 1}
     spec = {
         "asn": ASN, "topology": topology, "podCIDRs": list(POD_RANGES), "serviceCIDRs": list(SERVICE_RANGES),
         "timers": timers,
@@ -146,5 +146,5 @@ def endpoint_slice(number: int, nodes: Iterable[int]) -> Json:
     }  # fmt: skip
 
 
-def _custom(kind: str, name: str, spec: Json) -> Json:
+def _custom(kind: str, name: str, spec: Mapping[str, object]) -> Json:
     return {"apiVersion": "podbgp.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}

@@ -70,7 +70,7 @@ class Speaker:
         end = time.monotonic() + PATIENCE
         while True:
             try:
-                return cls(socket.create_connection((address, 179), PATIENCE, (source, 0)), source)
+                return cls._over(socket.create_connection((address, 179), PATIENCE, (source, 0)), source)
             except OSError:
                 if time.monotonic() > end:
                     raise
@@ -81,7 +81,15 @@ class Speaker:
         """The first connection that comes; later ones are refused."""
         with listen(address) as listener:
             listener.settimeout(PATIENCE)
-            return cls(listener.accept()[0], address)
+            return cls._over(listener.accept()[0], address)
+
+    @classmethod
+    def _over(cls, sock: socket.socket, router_id: str) -> Self:
+        try:
+            return cls(sock, router_id)
+        except OSError:
+            sock.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
