@@ -7,7 +7,7 @@ addresses, or that the node is being drained, the difference of two computations
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -147,15 +147,13 @@ class OwnPrefixes:
 
     def originate(self, paths: Iterable[OwnPath]) -> None:
         """Announce exactly these from now on; withdrawals go first."""
-        before = self._own
         changed, gone = self._paths.replace(paths)
-        if changed or gone:
-            self._own = before.copy()
-            for path in gone:
-                del self._own[path.nlri]
-            for path in changed:
-                self._own[path.nlri] = self._attributes_of(path)
-        self._tell_difference(before, [path.nlri for path in (*gone, *changed)])
+        was = {path.nlri: self._own.get(path.nlri) for path in (*gone, *changed)}
+        for path in gone:
+            del self._own[path.nlri]
+        for path in changed:
+            self._own[path.nlri] = self._attributes_of(path)
+        self._tell_difference(was)
 
     def _attributes_of(self, path: OwnPath) -> PathAttributes:
         """One object for all that are alike."""
@@ -170,26 +168,27 @@ class OwnPrefixes:
     def drain(self, draining: bool) -> None:
         """Have everybody prefer other paths to ours, or no longer (RFC 8326); nothing is withdrawn."""
         self._draining = draining
-        self._tell_difference(self._own, ())
+        self._tell_difference({})
 
     def addresses_changed(self) -> None:
         """Announce again where the next hop is another now."""
-        self._tell_difference(self._own, ())
+        self._tell_difference({})
 
-    def _tell_difference(self, before: Own, changed: Collection[Prefix]) -> None:
-        """Tell everybody what differs from `before`, and from how they were told."""
+    def _tell_difference(self, before: Mapping[Prefix, PathAttributes | None]) -> None:
+        """Tell everybody what differs from `before`, which has what changed, and from how they were told."""
         own = self._own
         for told in self._sessions():
             old, new = told.target, self._target(told.session.name, told.target.session)
-            if old == new and not changed:
+            if old == new and not before:
                 continue
             told.target = new
             was, now = exporter(old), exporter(new)
             differences = {family: _Difference() for family in sorted(new.session.families)}
-            for nlri in changed if old == new else before | own:
+            for nlri in before if old == new else {**own, **before}:
                 difference = differences.get(nlri.family)
                 if difference is not None:
-                    old_attributes, new_attributes = before.get(nlri), own.get(nlri)
+                    new_attributes = own.get(nlri)
+                    old_attributes = before.get(nlri, new_attributes)
                     difference.note(
                         nlri,
                         None if old_attributes is None else was(nlri, old_attributes),
