@@ -41,6 +41,8 @@ class ClusterTables:
 
     def follow_what_is_named(self) -> None:
         """Policies and Secrets cost the API server a watch only on hosts where something names them."""
+        if self.cluster is None:  # lost, and made again before what it names: nothing is forgotten
+            return
         names = self._policies_named()
         if names and self.policies is None:
             self.policies = self._following.follow(resources.POLICIES, self._policies_changed)
@@ -49,7 +51,10 @@ class ClusterTables:
             self.policies = None
         for name in self._policies.keys() - names - self._policies_there():
             del self._policies[name]
-        named = {key.name for key in self._secrets_named()}
+        keys = self._secrets_named()
+        for key in self._passwords.keys() - set(keys):
+            del self._passwords[key]
+        named = {key.name for key in keys}
         for name in named - self.secrets.keys():
             resource = resources.secret(self._options.namespace, name)
             self.secrets[name] = self._following.follow(resource, self._noted)

@@ -152,7 +152,5 @@ def test_a_mesh_goes_on_and_what_changed_arrives(mesh: Cluster, fault: Fault) ->
 @pytest.mark.parametrize(
     "fault", [fault for fault in FAULTS if fault.with_reflectors], ids=lambda fault: fault.name
 )
-def test_reflectors_and_clients_go_on_and_what_changed_arrives(
-    reflected: Cluster, fault: Fault
-) -> None:
+def test_reflectors_and_clients_go_on_and_what_changed_arrives(reflected: Cluster, fault: Fault) -> None:
     tell(reflected, fault)
