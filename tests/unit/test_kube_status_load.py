@@ -69,7 +69,7 @@ def a_node(number: int) -> Node:
 
 
 def test_a_cluster_that_grows_and_flaps_writes_its_status_seldom() -> None:
-    """A Node a second step comes, gets its prefix, then reports; afterwards every fifth one is lost and back."""
+    """A Node comes at each step, gets its prefix, then reports; later every fifth one is lost and back."""
     world = Growing()
     for number in range(NODES):
         world.node(replace(a_node(number), pod_cidrs=(), ready=False))
