@@ -8,12 +8,11 @@ program; what stands in for something says so in its name (`fake_kubelet`, `fake
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from types import TracebackType
@@ -25,23 +24,20 @@ from bgpd.lab import kube_network
 from bgpd.lab.command import LabError
 from bgpd.lab.control_plane import ControlPlane
 from bgpd.lab.converge import Count
-from bgpd.lab.fake_kubelet import FakeKubelet
 from bgpd.lab.fake_scheduler import FakeScheduler
 from bgpd.lab.kube_apply import Json, apply, apply_all, documents
 from bgpd.lab.kube_certificates import service_account
 from bgpd.lab.kube_fabric import Outside
+from bgpd.lab.kube_node import NAMESPACE, Control, KubeNode
 from bgpd.lab.kube_pods import ECHO_IMAGE
 from bgpd.lab.kube_proxy import KubeProxy
-from bgpd.lab.kube_stand_in import StandInControlPlane
-from bgpd.lab.plan import POD_NETWORKS, Address, Fabric, Network, Node, make_plan
+from bgpd.lab.plan import POD_NETWORKS, Address, Fabric, Network, make_plan
 from bgpd.lab.process import Process, wait_for_socket
 from bgpd.lab.topology import Topology
 from bgpd.lab.workspace import Workspace
 from routes.peer import SessionState
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
-NAMESPACE = "podbgp-system"
-AGENT = service_account(NAMESPACE, "podbgp-agent")
 CONTROLLER = service_account(NAMESPACE, "podbgp-controller")
 PATIENCE = 60.0
 """Seconds in which what the cluster should do must have happened."""
@@ -49,7 +45,6 @@ ASN = 65000
 WEB = ((80, "TCP", 8080),)
 """Port, protocol and target port of most Services here."""
 
-Control = ControlPlane | StandInControlPlane
 T = TypeVar("T")
 
 
@@ -66,44 +61,6 @@ def eventually(look: Callable[[], T | None], what: str, within: float = PATIENCE
         if time.monotonic() > end:
             raise LabError(f"{what}: not within {within:g} s{why}")
         time.sleep(0.05)
-
-
-class KubeNode:
-    """A node of the cluster: its kubelet's stand-in, its agent, and perhaps kube-proxy."""
-
-    def __init__(self, node: Node, control: Control, workspace: Workspace, zone: str) -> None:
-        self.node = node
-        self.name = node.name
-        self.folder = workspace.folder / node.name
-        self.socket = self.folder / "agent.sock"
-        self.reflector_socket = self.folder / "reflector.sock"
-        self.kubelet = FakeKubelet(control, node, workspace, zone=zone)
-        self.proxy: KubeProxy | None = None
-        self.agent = Process(
-            f"agent of {node.name}", node.namespace, self._command(control), self.folder / "agent.log"
-        )
-
-    def kill_agent(self) -> int:
-        """`kill -9` the agent and the reflector beside it, if there is one; how many those were."""
-        parent = self.agent.pid
-        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-        for pid in children:
-            os.kill(int(pid), signal.SIGKILL)
-        self.agent.kill()
-        return 1 + len(children)
-
-    def _command(self, control: Control) -> list[str]:
-        """The agent's command line; its two files are only of where its APIs listen."""
-        host, reflector = self.folder / "agent.toml", self.folder / "reflector.toml"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for path, socket in ((host, self.socket), (reflector, self.reflector_socket)):
-            path.write_text(f'[api]\nlisten = "unix://{socket}"\n')
-        return [
-            *(sys.executable, "-m", "bgpd", "agent", "--kubernetes", "--node", self.name),
-            *("--config", str(host), "--reflector-config", str(reflector)),
-            *("--kubeconfig", str(control.kubeconfig(AGENT)), "--state-dir", str(self.folder / "state")),
-            *("--cni-dir", str(self.kubelet.cni_folder), "--cni-data-dir", str(self.kubelet.leases_folder)),
-        ]
 
 
 class KubeCluster:
@@ -221,28 +178,36 @@ class KubeCluster:
         if not (self.services and isinstance(self.control, ControlPlane)):
             return
         for node in self.nodes.values():
-            eventually(lambda name=node.name: self.exists(f"/api/v1/nodes/{name}"), f"Node {node.name}")  # type: ignore[misc]  # bound now
+            eventually(partial(self.exists, f"/api/v1/nodes/{node.name}"), f"Node {node.name}")
             node.proxy = self._stack.enter_context(KubeProxy(self.control, node.node, self.workspace))
 
     def wait_usable(self, within: float = PATIENCE, count: Count | None = None) -> None:
         """Return when no Node has the startup taint, and each says that its network is there."""
 
-        def look() -> bool:
-            usable = sum(self.is_usable(name) for name in self.nodes)
+        end = time.monotonic() + within
+        while missing := [name for name in self.nodes if not self.is_usable(name)]:
+            self.must_run()
             if count is not None:
-                count(usable, len(self.nodes))
-            return usable == len(self.nodes)
-
-        eventually(look, "all nodes are usable", within)
+                count(len(self.nodes) - len(missing), len(self.nodes))
+            if time.monotonic() > end:
+                raise LabError(
+                    f"after {within:g} s not usable: {', '.join(missing)}\n{self._blame(missing[0])}"
+                )
+            time.sleep(0.05)
+        if count is not None:
+            count(len(self.nodes), len(self.nodes))
         for node in self.nodes.values():
             wait_for_socket(node.agent, node.socket)
 
+    def _blame(self, name: str) -> str:
+        """The end of the log of a node's agent."""
+        return f"the end of its agent's log:\n{self.nodes[name].agent.tail()}"
+
     def is_usable(self, name: str) -> bool:
         """Whether a Node says that its network is there."""
-        self.must_run()
         try:
             node = self.get(f"/api/v1/nodes/{name}")
-        except NotFound:
+        except KubeError:
             return False
         taints = _list(_dict(node["spec"]).get("taints"))
         conditions = {each["type"]: each["status"] for each in _list(_dict(node["status"])["conditions"])}

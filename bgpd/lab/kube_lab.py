@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from bgpd.lab import explore, fabric_frr, signals
 from bgpd.lab.command import LabError, find_tool
 from bgpd.lab.control_plane import ControlPlane
-from bgpd.lab.kube_cluster import Control, KubeCluster, eventually
+from bgpd.lab.kube_cluster import KubeCluster, eventually
 from bgpd.lab.kube_components import CNI_PLUGINS, have_components
 from bgpd.lab.kube_drain_story import drain
+from bgpd.lab.kube_node import Control
 from bgpd.lab.kube_services_story import (
     HOST_PORT,
     Balanced,

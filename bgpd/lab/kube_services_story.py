@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address, ip_network
 
 import msgspec
@@ -264,7 +265,7 @@ def names_are_found(cluster: KubeCluster, pod: str, behind: Balanced, out: Prese
     for server in servers:
         for address in behind.cluster_addresses:
             found = eventually(
-                lambda server=server, version=address.version: look_up(namespace, server, NAME, version),  # type: ignore[misc]  # bound now
+                partial(look_up, namespace, server, NAME, address.version),
                 f"the answer of the DNS server at {server}",
             )
             good = good and found == [address]
