@@ -122,10 +122,7 @@ class Role(ABC):
     async def serve(self) -> None:
         """Open the API and the metrics, and listen for signals."""
         self._api = ApiServer(self.view, self.config.api_listen)
-        try:
-            await self._api.start()
-        except ListenError as error:
-            raise ConfigError(f"{self.config.path}: api.listen: {error}") from None
+        await listen(self._api, self.config)
         await self._serve_metrics()
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.add_signal_handler(number, self.leave, Leaving(None))
@@ -262,6 +259,14 @@ class Role(ABC):
             await self._api.stop()
         if self._metrics is not None:
             await self._metrics.close()
+
+
+async def listen(api: ApiServer, config: Config) -> None:
+    """Begin to serve the API; ConfigError where its address can't be had."""
+    try:
+        await api.start()
+    except ListenError as error:
+        raise ConfigError(f"{config.path}: api.listen: {error}") from None
 
 
 def why_unready(host: NodeHost | None, waiting: Sequence[PeerName], *, converged: bool) -> str:

@@ -23,6 +23,7 @@ from typing import Generic, TypeVar
 import structlog
 
 from api.daemon_view import ServicesView
+from api.server import ApiServer
 from bgpd import process
 from bgpd.config import Config
 from bgpd.errors import ConfigError
@@ -38,6 +39,7 @@ from bgpd.kube.restart import Again
 from bgpd.kube.shown import intent_status
 from bgpd.kube.tables import ClusterTables
 from bgpd.kube.waiting import Waiting, serve_while_waiting
+from bgpd.kube.waiting_view import WaitingView
 from bgpd.metrics_server import Page
 from bgpd.reload import check_policies, plan_reload
 from routes.node_view import ClusterKnown, NodeHost
@@ -75,6 +77,8 @@ class Follower(ABC, Generic[R]):
         self._again = again
         self._leaving: process.Leaving | None = None
         """How the process was told to stop, if it was."""
+        self._begins = True
+        """Until there is an intent."""
         self._news = asyncio.Event()
         self._planned = False
         self._last: Intent | None = None
@@ -144,6 +148,8 @@ class Follower(ABC, Generic[R]):
     @property
     def waits(self) -> str:
         """Why changes are not taken now, in a sentence; empty when they are."""
+        if self._begins:
+            return self._missing()
         return self._refused or ("" if self.synced else self._missing())
 
     # -- starting ---------------------------------------------------------------------------------
@@ -153,9 +159,14 @@ class Follower(ABC, Generic[R]):
         for number in (signal.SIGTERM, signal.SIGINT):  # the first process of a container has no defaults
             self.loop.add_signal_handler(number, self.leave, process.Leaving(None))
         source = Waiting(self.role_name, self.shown)
+        api = ApiServer(WaitingView(source, self, self._waits_for, self.leave), self.options.host.api_listen)
         metrics = await serve_while_waiting(self.options.host, source, self._waits_for, self.pages())
         try:
-            intent = await self._first_intent()
+            try:
+                intent = await self._first_intent(api)
+                self._begins = False
+            finally:
+                await api.stop()
             self._report(intent.problems)
             role = self.make(intent)
             role.on_hangup = self.changed
@@ -187,8 +198,12 @@ class Follower(ABC, Generic[R]):
     def _waits_for(self) -> str:
         return f"waiting for the cluster's intent: {self._missing()}"
 
-    async def _first_intent(self) -> Intent:
-        """What the API server says, or after a while without it what it said to the previous life."""
+    async def _first_intent(self, api: ApiServer) -> Intent:
+        """What the API server says, or after a while without it what it said to the previous life.
+
+        Who asks meanwhile is answered by `api`, unless it takes a moment only.
+        """
+        answers = False
         begun = self.loop.time()
         say_at = begun + PATIENCE
         self._last = self._previous()
@@ -202,6 +217,9 @@ class Follower(ABC, Generic[R]):
                 raise process.StoppedEarlyError
             if now >= say_at:
                 say_at = now + SAY_AGAIN
+                if not answers:
+                    answers = True
+                    await process.listen(api, self.options.host)
                 log.warning("waiting for the cluster's intent", reason=self._missing())
             self._news.clear()
             with suppress(TimeoutError):

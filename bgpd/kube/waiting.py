@@ -23,7 +23,7 @@ class Waiting:
     """Implements `bgpd.metrics.MetricsSource` for a daemon that has no tables and no peers yet."""
 
     def __init__(self, role: str, intent: Callable[[], IntentStatus]) -> None:
-        self._role = role
+        self.role = role
         self._intent = intent
         self._started = time.time()
 
@@ -37,7 +37,7 @@ class Waiting:
         nothing = Convergence(complete=False)
         intent = self._intent()
         return DaemonStatus(
-            version(), self._role, 0, 0, self._started, nothing, warnings=intent.warnings, intent=intent
+            version(), self.role, 0, 0, self._started, nothing, warnings=intent.warnings, intent=intent
         )
 
 

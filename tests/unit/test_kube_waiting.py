@@ -8,19 +8,22 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
+from api.client import Client, UnreachableError
 from bgpd.config import Config, Endpoint, SpeakerConfig
 from bgpd.kube.follower import settings_of
+from bgpd.kube.waiting_view import NOT_FLUSHED
 from bgpd.lab.stand_in_api_server import kubeconfig_for
 from routes.prefix import parse_address
 
 PATIENCE = 30.0
+T = TypeVar("T")
 
 
 class Answer(NamedTuple):
@@ -87,6 +90,32 @@ def test_probes_are_answered_while_the_api_server_is_away(tmp_path: Path) -> Non
         assert "podbgp_kubernetes_stale_seconds" in metrics
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 0
+
+
+def test_the_api_says_what_is_waited_for(tmp_path: Path) -> None:
+    with waiting(tmp_path) as (process, port):
+        assert get(port, "/healthz").status == 200
+        with Client(f"unix://{tmp_path}/api.sock") as client:
+            node = once_it_answers(client.node)
+            assert node.cluster is not None
+            assert (node.role, node.cluster.node, node.host) == ("reflector", "n1", None)
+            assert not node.cluster.api_server.synced
+            assert node.cluster.waits
+            assert node.cluster.waits in get(port, "/readyz").body
+            assert (client.status().role, client.peers(), list(client.fib())) == ("reflector", [], [])
+            assert client.explain("10.244.1.1").text.startswith("The daemon has not begun: waiting for")
+            assert client.shutdown(flush=True).errors == (NOT_FLUSHED,)
+        assert process.wait(PATIENCE) == 0
+
+
+def once_it_answers(ask: Callable[[], T]) -> T:
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return ask()
+        except UnreachableError:
+            assert time.monotonic() < end, "the API does not answer"
+            time.sleep(0.1)
 
 
 def test_a_reflector_that_waits_ends_with_its_agent(tmp_path: Path) -> None:
