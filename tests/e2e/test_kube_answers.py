@@ -11,7 +11,9 @@ import pytest
 
 from api.client import Client, ClientError
 from bgpd.lab import netns
-from bgpd.lab.kube_cluster import AGENT, KubeCluster, KubeNode, eventually
+from bgpd.lab.kube_certificates import service_account
+from bgpd.lab.kube_cluster import KubeCluster, eventually
+from bgpd.lab.kube_node import KubeNode
 from bgpd.lab.kube_stand_in import StandInControlPlane
 from bgpd.lab.process import Process
 from bgpd.lab.workspace import claim
@@ -22,6 +24,7 @@ class Answer(NamedTuple):
     body: str
 
 
+IDENTITY = service_account("podbgp-system", "podbgp-agent")
 PORT, REFLECTOR_PORT, EARLY_PORT = 9179, 9180, 9279
 SERVICES = "10.96.0.0/16"
 ANSWERS: list[Answer | None] = []
@@ -72,7 +75,7 @@ def test_an_agent_without_a_cluster_is_alive_and_says_what_it_waits_for(
     socket = node.folder / "early.sock"
     settings.write_text(f'[api]\nlisten = "unix://{socket}"\n[metrics]\nlisten = "127.0.0.1:{EARLY_PORT}"\n')
     command = [sys.executable, "-m", "bgpd", "agent", "--kubernetes", "--node", node.name]
-    command += ["--config", str(settings), "--kubeconfig", str(cluster.control.kubeconfig(AGENT))]
+    command += ["--config", str(settings), "--kubeconfig", str(cluster.control.kubeconfig(IDENTITY))]
     command += ["--state-dir", str(node.folder / "early"), "--cni-dir", str(node.folder / "early-cni")]
     early = Process("early agent", node.node.namespace, command, node.folder / "early.log")
     early.start()
