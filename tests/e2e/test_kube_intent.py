@@ -269,3 +269,20 @@ def test_a_password_comes_and_changes_without_a_restart_and_a_missing_one_fails_
     mesh.server.create(secret("third"))
     mesh.wait_sessions(2)
     mesh.wait_up()
+
+
+def test_a_password_between_nodes_and_reflectors_comes_and_changes_and_no_route_is_lost(
+    reflected: Cluster,
+) -> None:
+    with reflected.recorded() as lost:
+        for text in ("first", "second"):
+            if text == "first":
+                reflected.server.create(secret(text))
+                reflected.change_cluster(passwordSecret={"name": "nodes"})
+            else:
+                reflected.server.patch("Secret", "nodes", {"data": secret(text)["data"]}, namespace=NAMESPACE)
+            wait_until(lambda: all(does(each, f'"{text}"') for each in reflected.members), SOON, text)  # noqa: B023  asked at once
+            reflected.wait_sessions(2)
+            reflected.wait_up()
+        gone = lost()
+        assert not gone, f"{gone}\n{reflected.logs()}"
