@@ -135,9 +135,10 @@ class Agent(process.Role):
 
     def _originate(self) -> None:
         """Have the configured prefixes in the RIB, in the kernel and with the peers."""
-        own = (*self.config.agent.advertise, *self._services)
+        pods = self.config.agent.advertise
+        own = (*pods, *self._services)
         self._rib.originate(own)
-        self.fib.originate(own)
+        self.fib.originate(pods)  # a service address has no entry, and there may be thousands of them
         self.out.policies = export_policies(self.config)
         self.out.drain(self.config.agent.drain)
         self.out.originate(own)
