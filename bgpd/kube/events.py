@@ -27,7 +27,7 @@ OBJECT_BURST, OBJECT_RATE = 10, 1 / 30
 BURST, RATE = 50, 2.0
 """New Events of all objects."""
 LONGEST_NOTE = 1024
-"""The API refuses longer ones."""
+"""In bytes: the API refuses longer ones."""
 NO_NAMESPACE = "kube-system"
 """For events about objects without one: every version takes it there (`default` only since 1.21)."""
 
@@ -79,7 +79,7 @@ class EventBook:
         self, now: float, wall: str, about: Regarding, reason: str, note: str, *, bad: bool = False
     ) -> None:
         """Something happened to an object; `wall` is the time of day as a MicroTime."""
-        note = note if len(note) <= LONGEST_NOTE else f"{note[: LONGEST_NOTE - 4]} ..."
+        note = _cut(note)
         key = (about, reason, note)
         series = self._series.get(key)
         if series is not None and now - series.last < SERIES_TIME:
@@ -146,6 +146,13 @@ class EventBook:
             "note": note,
             "type": kind,
         }
+
+
+def _cut(note: str) -> str:
+    encoded = note.encode()
+    if len(encoded) <= LONGEST_NOTE:
+        return note
+    return f"{encoded[: LONGEST_NOTE - 4].decode(errors='ignore')} ..."
 
 
 def _name(about: Regarding, reason: str, note: str, wall: str) -> str:

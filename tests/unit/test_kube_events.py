@@ -87,3 +87,12 @@ def test_names_are_valid_and_differ() -> None:
     names = [body(write)["metadata"]["name"] for write in book.take(0)]  # type: ignore[index]  # JSON
     assert len(set(names)) == 2
     assert all(len(name) < 253 and ".." not in name for name in names)
+
+
+def test_a_note_is_as_long_in_bytes_as_the_api_takes() -> None:
+    book = EventBook("c")
+    book.say(0, WALL, NODE, "R", "\u00e4" * 1000)
+    (write,) = book.take(0)
+    note = str(body(write)["note"])
+    assert len(note.encode()) <= events.LONGEST_NOTE
+    assert note.endswith("\u00e4 ...")
