@@ -241,8 +241,21 @@ class Cluster:
         self.make("BGPAddressPool", "outside", {"ranges": [f"{external}/32"]})
         self.make("BGPAdvertisement", "all", {"addresses": ["ExternalIP"]})
 
+    def withdraw(self) -> None:
+        for kind, name in (("BGPAdvertisement", "all"), ("BGPAddressPool", "outside")):
+            self.server.delete(kind, name)
+        for kind, name in (("Service", "web"), ("EndpointSlice", "web-1")):
+            self.server.delete(kind, name, "default")
+
     def _node(self, name: str) -> dict[str, dict[str, list[dict[str, str]]]]:
         return self.server.get("Node", name)  # type: ignore[return-value]  # any JSON
+
+    def condition(self, node: str, kind: str) -> tuple[object, object]:
+        """Status and reason of a condition of a node's BGPNodeState."""
+        status = self.server.get("BGPNodeState", node)["status"]
+        assert isinstance(status, dict)
+        (found,) = [each for each in status["conditions"] if each["type"] == kind]
+        return found["status"], found["reason"]
 
     def uid(self, name: str) -> str:
         return str(self._node(name)["metadata"]["uid"])

@@ -91,7 +91,7 @@ def test_all_nodes_of_a_mesh_start_while_the_api_server_is_away(mesh: Cluster) -
             "age is gone",
         )
         assert not lost()
-    mesh.server.delete("BGPAdvertisement", "all")
+    mesh.withdraw()
     wait_until(lambda: not any(each.knows(SERVICE) for each in mesh.members), SOON, "it is withdrawn")
 
 
@@ -132,6 +132,54 @@ def test_an_agent_that_comes_back_without_its_node_withdraws(mesh: Cluster) -> N
     wait_until(lambda: not own & mesh.members[0].learned(), SOON, "others have dropped it")
     mesh.create_node(member.name, *map(str, member.node.addresses))
     mesh.wait_up()
+
+
+# -- an API server of which a part is missing ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_services_that_may_not_be_read_hold_up_nothing_else(mesh: Cluster, status: int) -> None:
+    """RBAC that was forgotten, or a kind that is not served."""
+    first = mesh.members[0]
+    mesh.server.faults.fail_next(1000, status, matching="/services?")
+    mesh.announce("203.0.113.78")
+    wait_until(lambda: f"/api/v1/services: {status}" in first.warnings(), SOON, "it is shown")
+    mesh.make("BGPPeer", "other", {"address": "192.0.2.120", "asn": 64512})
+    wait_until(lambda: "192.0.2.120" in first.peers(), SOON, "the new router is taken")
+    begin_again(first)
+    mesh.wait_sessions(2)
+    mesh.server.faults.clear()
+    wait_until(lambda: all(each.knows("203.0.113.78/32") for each in mesh.members), SOON, "it is announced")
+    mesh.withdraw()
+    mesh.server.delete("BGPPeer", "other")
+    wait_until(lambda: not first.knows("203.0.113.78/32"), SOON, "it is withdrawn")
+
+
+def test_definitions_that_come_after_the_agents_are_waited_for(mesh: Cluster) -> None:
+    last = mesh.members[2]
+    last.agent.kill()
+    last.log.unlink()
+    (last.folder / "state" / "agent-intent.json").unlink()
+    mesh.server.faults.fail_next(1000, 404, matching="/podbgp.dev/")
+    last.agent.start()
+    wait_until(lambda: says(last, "waiting for the cluster's intent"), SOON, "it waits")
+    assert says(last, "404")
+    mesh.server.faults.clear()
+    wait_for_socket(last.agent, last.socket, SOON)
+    mesh.wait_up()
+
+
+def test_an_agent_starts_behind_a_slow_api_server(mesh: Cluster) -> None:
+    last = mesh.members[2]
+    time.sleep(6)
+    mesh.server.faults.delay = 8.0
+    with mesh.recorded() as lost:
+        begin_again(last)
+        assert says(last, "started from the stored intent")
+        mesh.wait_sessions(2)
+        mesh.wait_up()
+        mesh.server.faults.clear()
+        assert not lost()
 
 
 # -- nodes --------------------------------------------------------------------------------------------
