@@ -13,6 +13,7 @@ whoever changes a node has `Rib.rejudge` look again at the prefixes that `set` a
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
@@ -42,6 +43,8 @@ class NodePrefixes:
         """The same without what is too wide."""
         self._inside: dict[Prefix, int] = {}
         """How many claimed prefixes lie inside one; those with none are left out, which is nearly all."""
+        self._sorted: dict[int, list[tuple[int, int]]] = {4: [], 16: []}
+        """First address and length of each claimed prefix, by the size of an address."""
         self._too_wide: set[Prefix] = set()
         for node in nodes:
             self.set(node)
@@ -83,8 +86,9 @@ class NodePrefixes:
         if prefix not in self._claimed:
             for wide in self._claimed.around(prefix):
                 self._inside[wide] = self._inside.get(wide, 0) + 1
-            if inside := self._claimed.inside(prefix):
+            if inside := self._count_inside(prefix):
                 self._inside[prefix] = inside
+            insort(self._sorted[len(prefix.address)], _place(prefix))
         self._claimed.add(prefix, name)
         if prefix not in self._too_wide:
             self._owners.add(prefix, name)
@@ -95,10 +99,19 @@ class NodePrefixes:
         if prefix in self._claimed:
             return
         self._inside.pop(prefix, None)
+        places = self._sorted[len(prefix.address)]
+        del places[bisect_left(places, _place(prefix))]
         for wide in self._claimed.around(prefix):
             self._inside[wide] -= 1
             if not self._inside[wide]:
                 del self._inside[wide]
+
+    def _count_inside(self, prefix: Prefix) -> int:
+        """How many other claimed prefixes this one contains: in order they stand right behind it."""
+        places, bits = self._sorted[len(prefix.address)], len(prefix.address) * 8
+        first, length = _place(prefix)
+        last = first | (1 << bits - length) - 1
+        return bisect_right(places, (last, bits)) - bisect_right(places, (first, length))
 
     def _look_at_widths(self) -> frozenset[Prefix]:
         """Have only what is not too wide count; those that count now, or no longer."""
@@ -162,12 +175,6 @@ class _Nest:
         shorter = (each for each in self._lengths[len(prefix.address)] if each < prefix.length)
         return [wide for wide in (cut(prefix, each) for each in shorter) if wide in self._names]
 
-    def inside(self, prefix: Prefix) -> int:
-        """How many other prefixes this one contains."""
-        if not any(each > prefix.length for each in self._lengths[len(prefix.address)]):
-            return 0  # nearly always: the nodes' prefixes are of one length
-        return sum(prefix.contains(each) for each in self._names if each != prefix)
-
     def add(self, prefix: Prefix, name: str) -> None:
         names = self._names.get(prefix, ())
         if not names:
@@ -200,6 +207,10 @@ class _Nest:
             if names and names != found:
                 found = tuple(sorted({*found, *names})) if found else names
         return found
+
+
+def _place(prefix: Prefix) -> tuple[int, int]:
+    return int.from_bytes(prefix.address, "big"), prefix.length
 
 
 def cut(nlri: Prefix, length: int) -> Prefix:

@@ -100,6 +100,18 @@ def test_a_node_that_is_gone_leaves_its_prefix_to_nobody() -> None:
     assert nodes.orphans(kept) == [B.prefixes[0]]
 
 
+def test_nodes_with_prefixes_of_several_lengths_are_known_as_fast() -> None:
+    lengths = (24, 25, 26, 27)
+    many = [
+        node(f"n{n}", f"10.{n >> 8}.{n & 255}.0/{lengths[n % 4]}", Address(n.to_bytes(4, "big")))
+        for n in range(5000)
+    ]
+    began = time.process_time()
+    nodes = NodePrefixes([Prefix.parse("10.0.0.0/8")], many)
+    assert time.process_time() - began < 0.5
+    assert nodes.why_refused(many[77].prefixes[0], *many[77].addresses) == ""
+
+
 def test_one_change_among_thousands_costs_no_more_than_among_a_few() -> None:
     many = [node(f"n{n}", f"10.{n >> 8}.{n & 255}.0/24", Address(n.to_bytes(4, "big"))) for n in range(5000)]
     nodes = NodePrefixes([Prefix.parse("10.0.0.0/8")], many)
