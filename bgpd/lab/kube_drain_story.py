@@ -82,17 +82,23 @@ def _empty(cluster: KubeCluster, name: str, services: Sequence[Balanced], out: P
 
 
 def _move(cluster: KubeCluster, app: str, pod: str, out: Presenter) -> None:
-    """Evict a pod as `kubectl drain` does under a PodDisruptionBudget: its successor is ready first."""
+    """Evict a pod as `kubectl drain` does.
+
+    Its successor is created as it is told to end; under a PodDisruptionBudget, which the only endpoint of a
+    Service needs, before that, and the pod ends when it is ready.
+    """
     begun = time.monotonic()
     successor = f"{pod}-{next(_numbers)}"
+    only = len(cluster.ready_pods(app)) == 1
+    if not only:
+        cluster.delete_pod(pod)
     cluster.create_pod(successor, app=app)
     cluster.pod_addresses(successor)
-    cluster.delete_pod(pod)
+    if only:
+        cluster.delete_pod(pod)
     eventually(lambda: not cluster.exists(f"/api/v1/namespaces/default/pods/{pod}"), f"the end of pod {pod}")
-    node = cluster.ready_pods(app)[successor]
-    out.say(
-        f"pod {pod} of {app} is gone after {time.monotonic() - begun:.1f} s, {successor} serves on {node}"
-    )
+    spent, node = time.monotonic() - begun, cluster.ready_pods(app)[successor]
+    out.say(f"pod {pod} of {app} is gone after {spent:.1f} s, {successor} serves on {node}")
 
 
 def _last_pod_goes(cluster: KubeCluster, name: str, stays: str, out: Presenter) -> bool:
