@@ -314,7 +314,7 @@ async def test_a_refused_connection_is_an_error_and_is_tried_again() -> None:
     await until(lambda: session.last_error is not None)
     assert session.last_error is not None
     assert session.last_error.text == f"cannot connect to port {other.port}: Connection refused"
-    await until(lambda: session.status(1000.0).state is SessionState.ACTIVE)  # it may be trying again just now
+    await until(lambda: session.status(1000.0).state is SessionState.ACTIVE)  # not just trying again
     status = session.status(1000.0)
     assert 0 < status.next_connect <= 0.4
     await speaker.close()
