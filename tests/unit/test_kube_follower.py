@@ -177,3 +177,29 @@ def test_the_intent_is_stored_beside_the_loop_and_once_more_at_the_end(tmp_path:
     stored = IntentFile(tmp_path / "state" / "intent.json", "n1").load()
     assert stored is not None
     assert stored[0].config.peers == ()
+
+
+def test_a_change_that_comes_while_the_daemon_starts_is_taken_after_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taken meanwhile, it had peers started that the start then started once more."""
+    followers: list[QuietFollower] = []
+    taken_meanwhile: list[Config] = []
+    make = QuietFollower.make
+
+    def remember(follower: QuietFollower, intent: Intent) -> Quiet:
+        followers.append(follower)
+        return make(follower, intent)
+
+    async def takes_its_time(role: Quiet) -> None:
+        peers = followers[0].tables.peers.values
+        peers.update({uid: replace(each, asn=65011) for uid, each in peers.items()})
+        followers[0].changed()
+        await asyncio.sleep(0.05)
+        taken_meanwhile.extend(role.taken)
+
+    monkeypatch.setattr(QuietFollower, "make", remember)
+    monkeypatch.setattr(Quiet, "start", takes_its_time)
+    role = live(tmp_path, lambda *_: None, after=0.05)
+    assert taken_meanwhile == []
+    assert [each.asn for each in role.config.peers] == [65011]
