@@ -34,7 +34,7 @@ from bgpd.lab.kube_services_story import (
 )
 from bgpd.lab.kube_stand_in import StandInControlPlane
 from bgpd.lab.kube_story import delete_node, every_pod_reaches_every_pod, reflectors_die_in_turn
-from bgpd.lab.kube_table import columns, lines, table
+from bgpd.lab.kube_table import DEFINITIONS, columns, lines, table
 from bgpd.lab.netns import in_namespace
 from bgpd.lab.present import Presenter
 from bgpd.lab.run import judged
@@ -103,6 +103,8 @@ def _check_tools(*, real: bool) -> None:
         raise LabError(
             f"the CNI plugins are not in {CNI_PLUGINS}: apt-get install containernetworking-plugins"
         )
+    if not DEFINITIONS.is_dir():
+        raise LabError(f"the definitions of podbgp's objects are not in {DEFINITIONS}: run it from a clone")
     if real:
         fabric_frr.check_installed()
 
