@@ -140,12 +140,12 @@ class Show:
         """All of it; whether everything was proved."""
         nodes = list(self._start())
         pods = [f"pod{name.removeprefix('node')}" for name in nodes]
-        self._look()
         proved = [self._pods(pods, nodes)]
         services: list[Balanced] = []
         if self.cluster.services:
             services = self._services(nodes)
             proved.append(self._ways_in(pods[0], services))
+        self._look()
         if not self.options.short:
             if self.cluster.kind == "reflector":
                 self.out.step("The elected reflectors die in turn, under pings every 10 ms")
@@ -164,7 +164,8 @@ class Show:
         return list(self.cluster.nodes)
 
     def _look(self) -> None:
-        """What kubectl would show."""
+        """What kubectl would show; not at once, since the nodes write their states only now and then."""
+        self.out.step("What kubectl shows of it")
         eventually(self._states_are_written, "every node says how it is", STATES_WITHIN)
         self._table("bgpclusters", "bgpc", ("Reflectors", ".status.reflectors[*].node"))
         self._table("bgpnodestates", "bgpns")
