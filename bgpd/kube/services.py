@@ -23,7 +23,8 @@ differences out; must never know where they come from.
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left, insort
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 
@@ -75,8 +76,9 @@ class ServiceAnnouncements:
         self._claims: dict[Address, list[Claim]] = {}
         self._contributed: dict[Address, tuple[Contribution, ...]] = {}
         self._paths = ServicePaths()
-        self._ports: dict[ServiceKey, tuple[Port, ...]] = {}
-        self._local_ports: tuple[Port, ...] | None = ()
+        self._ports: list[Port] = []
+        """In order; how many Services have each is beside it."""
+        self._port_users: Counter[Port] = Counter()
         """All of them; None when that is to be found out again."""
 
     # -- what is asked ----------------------------------------------------------------------------
@@ -94,10 +96,7 @@ class ServiceAnnouncements:
     @property
     def local_ports(self) -> tuple[Port, ...]:
         """Ports at which a packet is for this node's endpoints alone, whether or not there is one now."""
-        if self._local_ports is None:
-            ports = sorted({port for ports in self._ports.values() for port in ports})
-            self._local_ports = tuple(ports[:MOST_LOCAL_PORTS])
-        return self._local_ports
+        return tuple(self._ports[:MOST_LOCAL_PORTS])
 
     def local_endpoints(self) -> int:
         """Usable endpoints on this node of the Services that it announces: what a drain waits for."""
@@ -221,12 +220,16 @@ class ServiceAnnouncements:
         return touched
 
     def _put_local_ports(self, before: _Known | None, now: _Known | None) -> None:
-        mine = tuple(now.local_ports()) if now is not None else ()
-        if now is not None and mine:
-            self._ports[now.service.key] = mine
-            self._local_ports = None
-        elif before is not None and self._ports.pop(before.service.key, ()):
-            self._local_ports = None
+        """Several Services may have a port, as those that share an address by mistake: the last one counts."""
+        for port in now.local_ports() if now is not None else ():
+            self._port_users[port] += 1
+            if self._port_users[port] == 1:
+                insort(self._ports, port)
+        for port in before.local_ports() if before is not None else ():
+            self._port_users[port] -= 1
+            if not self._port_users[port]:
+                del self._port_users[port]
+                del self._ports[bisect_left(self._ports, port)]
 
     def _endpoints_changed(self, services: Iterable[ServiceKey]) -> Changes:
         touched: set[Address] = set()
