@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+import structlog
 
 from bgpd import log
 from bgpd.kube import controller as module
@@ -55,10 +56,12 @@ class Running:
 
 
 @pytest.fixture(autouse=True)
-def as_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def as_a_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """It logs as the daemon does, without its signals: those are for the main thread."""
     log.configure("info", "text")
     monkeypatch.setattr(asyncio.SelectorEventLoop, "add_signal_handler", lambda *_: None)
+    yield
+    structlog.reset_defaults()  # else other tests' loggers keep to this one's first words
 
 
 @pytest.fixture
