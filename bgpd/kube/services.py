@@ -77,9 +77,9 @@ class ServiceAnnouncements:
         self._contributed: dict[Address, tuple[Contribution, ...]] = {}
         self._paths = ServicePaths()
         self._ports: list[Port] = []
-        """In order; how many Services have each is beside it."""
+        """Those of `local_ports`, in order."""
         self._port_users: Counter[Port] = Counter()
-        """All of them; None when that is to be found out again."""
+        """How many Services have each."""
 
     # -- what is asked ----------------------------------------------------------------------------
 
@@ -220,7 +220,7 @@ class ServiceAnnouncements:
         return touched
 
     def _put_local_ports(self, before: _Known | None, now: _Known | None) -> None:
-        """Several Services may have a port, as those that share an address by mistake: the last one counts."""
+        """Several Services may have a port, as those that share an address by mistake."""
         for port in now.local_ports() if now is not None else ():
             self._port_users[port] += 1
             if self._port_users[port] == 1:
