@@ -111,7 +111,6 @@ def configure(level: str = "info", form: str = "auto", stream: TextIO | None = N
         processors=[_finished, _rendered],
         wrapper_class=Logger,
         logger_factory=lambda *_names: _Lines(),
-        cache_logger_on_first_use=True,
     )
     root = logging.getLogger()
     root.handlers[:] = [_FromLibraries()]
