@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 
-def replace_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+def replace_file(path: Path, content: bytes, *, mode: int = 0o644, durable: bool = True) -> None:
     """Write `content` to `path`, making its folder where needed; raises OSError and then changes nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(path.name + ".new")
@@ -15,5 +15,6 @@ def replace_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
         os.fchmod(descriptor, mode)  # the file may be left over from a process that was killed
         handle.write(content)
         handle.flush()
-        os.fsync(descriptor)
+        if durable:
+            os.fsync(descriptor)
     os.replace(new, path)  # noqa: PTH105  the call whose atomicity is the point

@@ -48,7 +48,9 @@ class ClientMemory:
         if self._path is None or now == self._stored:
             return
         try:
-            replace_file(self._path, json.dumps({"clients": sorted(now)}).encode())
+            # Not durable: this runs in the event loop, a disk takes tens of milliseconds, and what a power
+            # failure takes costs one wait for End-of-RIB.
+            replace_file(self._path, json.dumps({"clients": sorted(now)}).encode(), durable=False)
         except OSError as error:
             log.warning("clients can't be remembered", file=str(self._path), reason=str(error))
             return
