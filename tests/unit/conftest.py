@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -9,7 +11,10 @@ import structlog
 
 
 @pytest.fixture(autouse=True)
-def logging_as_it_was() -> Iterator[None]:
-    """A test that ran a command has logged as that does; the next one's loggers are not to."""
+def logs_of_its_own() -> Iterator[None]:
+    """Logs go to standard error, as a daemon's do, and no test's settings reach the next one's loggers."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     yield
     structlog.reset_defaults()
+    root = logging.getLogger()
+    root.handlers[:] = [each for each in root.handlers if type(each).__module__ != "bgpd.log"]

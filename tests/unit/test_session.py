@@ -235,7 +235,7 @@ async def test_a_full_table_of_one_peer_does_not_starve_the_loop() -> None:
             now = asyncio.get_running_loop().time()
             gaps.append(now - last)
             last = now
-        assert p.b.recorder.batches > 8
+        assert p.b.recorder.batches >= 8
         assert sorted(gaps)[len(gaps) * 9 // 10] < 0.1
 
 
