@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from bgpd.kube.client import KubeClient
+from bgpd.kube.options import DEFAULT_NAMESPACE
 from bgpd.lab.control_plane import CONTROLLERS, ControlPlane
 from bgpd.lab.kube_components import Components, find_components
 from bgpd.lab.process import Process
@@ -23,7 +24,7 @@ from tests.kube.pod_network import PodNetwork
 
 CONTROLLED = {"controllers", "network", "acceptance"}
 """Fixtures that need kube-controller-manager and kube-proxy, which envtest's folders do not have."""
-OWN = {"control_plane", "workspace", *CONTROLLED}
+OWN = {"control_plane", "own_namespace", "workspace", *CONTROLLED}
 """Fixtures that only the lab's own control plane can give."""
 
 
@@ -74,6 +75,15 @@ def control_plane(workspace: Workspace) -> Iterator[ControlPlane]:
     with ControlPlane(workspace, components=components, controllers=controllers) as control:
         yield control
         _show(control.etcd, control.apiserver, control.controller_manager)
+
+
+@pytest.fixture(scope="session")
+def own_namespace(control_plane: ControlPlane) -> str:
+    """Our namespace, made once: without a namespace controller nobody could finish deleting it."""
+    client = control_plane.client()
+    client.create("/api/v1/namespaces", {"metadata": {"name": DEFAULT_NAMESPACE}})
+    client.close()
+    return DEFAULT_NAMESPACE
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,6 @@ from tests.kube.api_servers import Json, at, eventually, load
 ROOT = Path(__file__).parents[2]
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 GROUP = "/apis/podbgp.dev/v1alpha1"
-NAMESPACE = f"/api/v1/namespaces/{DEFAULT_NAMESPACE}"
 SERVICES = "/api/v1/namespaces/default/services"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 FOLDERS = {
@@ -45,7 +44,6 @@ FOLDERS = {
 
 def _manifests() -> Iterator[tuple[str, Json]]:
     """What a cluster needs before the controller starts, each with its collection."""
-    yield "/api/v1/namespaces", {"metadata": {"name": DEFAULT_NAMESPACE}}
     for file in sorted((ROOT / "deploy/crds").glob("bgp*.yaml")):
         yield DEFINITIONS, yaml.safe_load(file.read_text())
     for file in sorted((ROOT / "deploy/kubernetes/base").glob("*-rbac.yaml")):
@@ -55,8 +53,9 @@ def _manifests() -> Iterator[tuple[str, Json]]:
 
 
 @pytest.fixture(scope="module")
-def cluster(control_plane: ControlPlane) -> Iterator[KubeClient]:
+def cluster(control_plane: ControlPlane, own_namespace: str) -> Iterator[KubeClient]:
     """The control plane with our definitions and rights, and two Nodes."""
+    assert own_namespace
     client = control_plane.client()
     made: list[str] = []
 

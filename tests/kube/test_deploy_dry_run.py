@@ -39,7 +39,6 @@ MANIFESTS = [
 ]
 GROUP = "/apis/podbgp.dev/v1alpha1"
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-NAMESPACE = f"/api/v1/namespaces/{DEFAULT_NAMESPACE}"
 UNSERVED = {("policy/v1", "PodDisruptionBudget"), ("monitoring.coreos.com/v1", "ServiceMonitor")}
 CEL_VERSION = (1, 25)
 
@@ -48,18 +47,23 @@ def load(raw: bytes) -> Schema:
     return cast(Schema, json.loads(raw))
 
 
+def _create(client: KubeClient, manifest: Schema) -> bool:
+    return bool(client.create(DEFINITIONS, manifest))
+
+
 @pytest.fixture(scope="module")
-def server(control_plane: ControlPlane) -> Iterator[KubeClient]:
+def server(control_plane: ControlPlane, own_namespace: str) -> Iterator[KubeClient]:
     """The control plane with our definitions and namespace."""
+    assert own_namespace
     client = control_plane.client()
     try:
-        client.create("/api/v1/namespaces", {"metadata": {"name": DEFAULT_NAMESPACE}})
         for crd in CRDS.values():
-            client.create(DEFINITIONS, crd.manifest)
+            # Another module's may still be on its way out.
+            assert eventually(partial(_create, client, crd.manifest))
         assert eventually(lambda: all(client.get(f"{GROUP}/{plural}") for plural in CRDS))
         yield client
     finally:
-        for path in (*(f"{DEFINITIONS}/{plural}.podbgp.dev" for plural in CRDS), NAMESPACE):
+        for path in (f"{DEFINITIONS}/{plural}.podbgp.dev" for plural in CRDS):
             try:
                 client.delete(path)
             except NotFound:
