@@ -8,6 +8,7 @@ that says `{"clients": []}` is a new cluster's: there is nobody to wait for.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Collection
 from pathlib import Path
 
@@ -28,6 +29,7 @@ class ClientMemory:
     def __init__(self, path: str) -> None:
         self._path = Path(path) if path else None
         self._stored: frozenset[PeerName] | None = None
+        self._writing = threading.Lock()
 
     def load(self) -> frozenset[PeerName] | None:
         """The clients of the previous life; None when they are not known."""
@@ -48,9 +50,9 @@ class ClientMemory:
         if self._path is None or now == self._stored:
             return
         try:
-            # Not durable: this runs in the event loop, a disk takes tens of milliseconds, and what a power
-            # failure takes costs one wait for End-of-RIB.
-            replace_file(self._path, json.dumps({"clients": sorted(now)}).encode(), durable=False)
+            with self._writing:  # the last one, at the end, may come while another is written
+                # Not durable: what a power failure takes costs one wait for End-of-RIB.
+                replace_file(self._path, json.dumps({"clients": sorted(now)}).encode(), durable=False)
         except OSError as error:
             log.warning("clients can't be remembered", file=str(self._path), reason=str(error))
             return

@@ -299,12 +299,12 @@ class Reflector(process.Role):
         while True:
             await asyncio.sleep(HOUSEKEEPING)
             self.ranges.let_go()
-            self._remember()
+            await asyncio.to_thread(self._memory.store, self._to_remember())  # no client waits for a disk
 
-    def _remember(self) -> None:
+    def _to_remember(self) -> set[PeerName]:
         """Clients that are here, whose paths are kept, or that are still awaited since the previous life."""
         awaited = () if self.facts.converged_at else self._convergence.waiting_for
-        self._memory.store({*self.ranges.alive(), *self._remembered.intersection(awaited)})
+        return {*self.ranges.alive(), *self._remembered.intersection(awaited)}
 
     def verify_against(self, nodes: NodePrefixes | None) -> None:
         """Hold clients' paths against what they may announce; None: that is not known."""
@@ -344,7 +344,7 @@ class Reflector(process.Role):
     def freeze(self) -> None:
         """Clients are told nothing of what closing sessions withdraw."""
         self.out.groups.freeze()
-        self._remember()
+        self._memory.store(self._to_remember())
 
     async def release(self, *, flush: bool, closed: int) -> ShutdownReport:  # noqa: ARG002  no kernel entries
         """There is nothing of ours in the kernel."""
