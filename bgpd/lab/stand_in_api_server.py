@@ -29,6 +29,8 @@ from bgpd.lab.stand_in_api_server_store import Check, Refusal, Selection, Store,
 
 __all__ = ["Faults", "Instead", "StandInApiServer"]
 
+ATTACHED_AFTER = 5
+"""Turns of the loop in which a connection that was accepted just now has become the server's."""
 OpenSocket = Callable[[int, int], socket.socket]
 """A socket of a family and a kind: in another network namespace, `netns.open_socket` opens it."""
 
@@ -60,6 +62,7 @@ class StandInApiServer:
             target=self._loop.run_forever, name="stand-in API server", daemon=True
         )
         self._runner: web.AppRunner | None = None
+        self._listening: socket.socket
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -187,16 +190,23 @@ class StandInApiServer:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((self.host, self.port))
         self.port = int(sock.getsockname()[1])
+        self._listening = sock
         await web.SockSite(self._runner, sock, backlog=1024).start()
 
     async def _down(self) -> None:
         runner, self._runner = self._runner, None
-        if runner is not None:
-            for site in list(runner.sites):
-                await site.stop()
-            await asyncio.sleep(0.01)  # a connection that was accepted just now is the runner's only then
-            self._api.cut()
-            await runner.cleanup()
+        if runner is None or runner.server is None:
+            return
+        self._loop.remove_reader(self._listening)  # asyncio leaks what it accepts in the turn of a close
+        for _ in range(ATTACHED_AFTER):
+            await asyncio.sleep(0)
+        for site in list(runner.sites):
+            await site.stop()
+        for connection in runner.server.connections:
+            if connection.transport is not None:
+                connection.transport.abort()  # a mere close waits for who does not read
+        self._api.wake()
+        await runner.cleanup()
 
     def _wait(self, doing: Coroutine[object, object, None]) -> None:
         asyncio.run_coroutine_threadsafe(doing, self._loop).result(20)
