@@ -28,7 +28,7 @@ from bgpd.errors import ConfigError
 from routes.path import PeerName
 from routes.prefix import Address, Prefix, format_address, is_link_local
 
-ACCEPTS_PER_TURN = 64
+ACCEPTS_PER_TURN = 8
 BURST = 16
 """Connections that a peer may open at once; after that, `RATE` a second."""
 RATE = 1.0
