@@ -317,7 +317,8 @@ class Cluster:
             assert not gone, f"{gone}\n{self.logs()}"
         for daemon, since in zip(self.daemons, before, strict=True):
             now = daemon.established()
-            assert {name: now[name] for name in since if name in now} == pytest.approx(since, abs=0.5)
+            other = {name: now.get(name) for name in since if now.get(name) != pytest.approx(since[name], abs=0.5)}
+            assert not other, f"{daemon.socket}: {other}, before: {since}\n{self.logs()}"
 
 
 def _lost(event: RouteEvent) -> bool:
