@@ -24,8 +24,8 @@ def read_export(parent: Table, kind: PeerKind) -> ExportConfig:
         local_pref=table.optional("local_pref", _maybe_number, None),
         med=table.optional("med", _maybe_number, None),
         prepend=table.optional("prepend", values.integer(0, MOST_PREPENDED), 0),
-        add_communities=tuple(each for each in added if isinstance(each, int)),
-        add_large_communities=tuple(each for each in added if not isinstance(each, int)),
+        add_communities=values.standard(added),
+        add_large_communities=values.large(added),
     )
     if not parent.sound("asn"):
         return export

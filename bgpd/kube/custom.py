@@ -23,7 +23,6 @@ from bgpd.kube.custom_services import decode_advertisement, decode_pool
 from bgpd.kube.custom_state import BgpNodeState, decode_node_state
 from bgpd.kube.custom_values import (
     CLUSTER_NAME,
-    Action,
     AddressKind,
     AddressRange,
     AsnRange,
@@ -32,17 +31,11 @@ from bgpd.kube.custom_values import (
     BgpCluster,
     BgpPeer,
     BgpPolicy,
-    Changes,
     ClusterStatus,
     Condition,
-    Match,
     Phase,
-    PodInterface,
     Pods,
     Policies,
-    PolicyRule,
-    PrefixRange,
-    Quorum,
     Readiness,
     Reflector,
     ReflectorMode,
@@ -54,12 +47,13 @@ from bgpd.kube.custom_values import (
     Topology,
 )
 from bgpd.kube.selector import LabelSelector
+from bgpd.node.cni import PodInterface
+from bgpd.node.readiness import Quorum
 from routes.policy import MARTIANS
 from routes.prefix import Address, Family, Prefix
 
 __all__ = [
     "CLUSTER_NAME",
-    "Action",
     "AddressKind",
     "AddressRange",
     "AsnRange",
@@ -69,16 +63,10 @@ __all__ = [
     "BgpNodeState",
     "BgpPeer",
     "BgpPolicy",
-    "Changes",
     "Condition",
     "LabelSelector",
-    "Match",
     "Phase",
-    "PodInterface",
     "Policies",
-    "PolicyRule",
-    "PrefixRange",
-    "Quorum",
     "Reflector",
     "ReflectorMode",
     "SecretKey",

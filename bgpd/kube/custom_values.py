@@ -16,7 +16,10 @@ from typing import NamedTuple
 from bgpd.config import MaxPrefixes
 from bgpd.config_values import Community
 from bgpd.kube.selector import EVERYTHING, LabelSelector
+from bgpd.node.cni import PodInterface
+from bgpd.node.readiness import Quorum
 from routes.prefix import Address, Family, Prefix
+from routes.route_policy import RoutePolicy
 
 CLUSTER_NAME = "default"
 """Of the one BGPCluster."""
@@ -41,32 +44,11 @@ class Phase(StrEnum):
     DRAINING = "Draining"
 
 
-class PodInterface(StrEnum):
-    PTP = "ptp"
-    BRIDGE = "bridge"
-
-
-class Quorum(StrEnum):
-    """How many of the expected peers."""
-
-    ONE = "One"
-    MAJORITY = "Majority"
-    ALL = "All"
-
-
 class Speakers(StrEnum):
     """Who has a BGPPeer's session."""
 
     NODES = "Nodes"
     REFLECTORS = "Reflectors"
-
-
-class Action(StrEnum):
-    """What a policy's rule, or the end of the policy, does with a path."""
-
-    ACCEPT = "Accept"
-    REJECT = "Reject"
-    CONTINUE = "Continue"
 
 
 class AddressKind(StrEnum):
@@ -245,46 +227,6 @@ class BgpPeer:
 # -- BGPPolicy ----------------------------------------------------------------------------------------
 
 
-class PrefixRange(NamedTuple):
-    """`prefix` and what is more specific, with a length from `ge` to `le`."""
-
-    prefix: Prefix
-    ge: int
-    le: int
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """What a path must be like; an empty tuple and a bound of None ask nothing."""
-
-    prefixes: tuple[PrefixRange, ...] = ()
-    contains: tuple[int, ...] = ()
-    originated_by: tuple[int, ...] = ()
-    neighbor: tuple[int, ...] = ()
-    min_length: int = 0
-    max_length: int | None = None
-    communities: tuple[Community, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """`set`: what is changed on a path; None leaves it."""
-
-    local_pref: int | None = None
-    med: int | None = None
-    prepend: int = 0
-    add_communities: tuple[Community, ...] = ()
-    remove_communities: tuple[Community, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyRule:
-    name: str
-    action: Action
-    match: Match = Match()
-    changes: Changes = Changes()
-
-
 @dataclass(frozen=True, slots=True)
 class BgpPolicy:
     """Rules in order, and what happens where none decides."""
@@ -292,8 +234,8 @@ class BgpPolicy:
     name: str
     uid: str
     generation: int
-    default: Action = Action.REJECT
-    rules: tuple[PolicyRule, ...] = ()
+    policy: RoutePolicy
+    """What paths are judged by; it has the object's name."""
     status: Status = Status()
 
     namespace = ""

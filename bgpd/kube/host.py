@@ -25,10 +25,10 @@ from bgpd.kube.errors import KubeError
 from bgpd.kube.node_marks import NodeMarks, is_marked_ready
 from bgpd.kube.objects import Node
 from bgpd.kube.options import KubeOptions
-from bgpd.node.cni import CniFile, PodInterface, PodNetwork
+from bgpd.node.cni import CniFile, PodNetwork
 from bgpd.node.errors import HostError
 from bgpd.node.nft import PacketFilter, Port, Rules
-from bgpd.node.readiness import NOT_YET, PeerFacts, Quorum, Readiness, ReadinessFacts, judge
+from bgpd.node.readiness import NOT_YET, PeerFacts, Readiness, ReadinessFacts, judge
 from bgpd.node.uplink import read_uplink
 from routes.prefix import Address, Prefix, host_prefix
 from routes.view import HostWarning
@@ -207,7 +207,7 @@ class Host:
         network = PodNetwork(
             prefixes=wanted.own,
             mtu=mtu,
-            interface=PodInterface(pods.interface.value),
+            interface=pods.interface,
             host_ports=pods.host_ports,
             bandwidth=pods.bandwidth,
             data_folder=self._options.cni_data_folder,
@@ -226,7 +226,7 @@ class Host:
         return ReadinessFacts(
             own_prefixes=len(wanted.own),
             peers=tuple(peer_facts(agent)) or missing_peers(wanted.cluster),
-            quorum=Quorum(settings.peers.value),
+            quorum=settings.peers,
             settle_time=settings.settle_time,
             fib_pending=0 if agent.fib.idle else 1,
             fib_failures=tuple(failures),

@@ -13,7 +13,6 @@ from bgpd.kube.intent import ClusterFacts, Gateway, Problem
 from bgpd.kube.known_nodes import keep_addresses
 from bgpd.kube.objects import Node, Secret
 from bgpd.kube.options import KubeOptions
-from bgpd.kube.policies import route_policy
 from bgpd.kube.watch import Batch
 from bgpd.node.drain import IN_SERVICE, DrainPlan
 from routes.prefix import Family
@@ -161,7 +160,7 @@ class ClusterTables:
     def _policies_changed(self, batch: Batch[BgpPolicy]) -> None:
         """One that is deleted goes when nothing names it any more: not the sessions that need it."""
         for policy in batch.changed:
-            self._policies[policy.name] = route_policy(policy)
+            self._policies[policy.name] = policy.policy
         self._changed()
 
 

@@ -14,7 +14,6 @@ from bgpd.config import Config, SpeakerConfig
 from bgpd.kube import custom
 from bgpd.kube.intent import ClusterFacts, agent_intent
 from bgpd.kube.objects import Node
-from bgpd.kube.policies import route_policy
 from routes.prefix import Prefix, parse_address
 from tests.fakes.crd_server import Schema
 from tests.interop.agent import Agent, config, peer
@@ -40,7 +39,7 @@ def documented() -> Config:
         node=node,
         cluster=custom.decode_cluster(manifests["BGPCluster"]),
         peers=[custom.decode_peer(manifests["BGPPeer"])],
-        policies={policy.name: route_policy(policy)},
+        policies={policy.name: policy.policy},
         passwords=lambda key: "sesame" if key == custom.SecretKey("fabric") else None,
     )
     intent = agent_intent(facts)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TypeVar, cast
 
 from bgpd.config import Config, SpeakerConfig
-from bgpd.kube.custom_values import Action, BgpCluster, BgpPolicy, Policies, SecretKey, Topology
+from bgpd.kube.custom_values import BgpCluster, BgpPolicy, Policies, SecretKey, Topology
 from bgpd.kube.drain_watch import DrainWatch
 from bgpd.kube.following import Following, Named, Settle, Table
 from bgpd.kube.intent import agent_intent, reflector_intent
@@ -19,6 +19,7 @@ from bgpd.kube.watch import Resource
 from bgpd.node.drain import IN_SERVICE, SHUTDOWN_TIME
 from bgpd.reload import check_policies
 from routes.prefix import Prefix, parse_address
+from routes.route_policy import Action, RoutePolicy
 
 T = TypeVar("T", bound=Named)
 KEY = SecretKey("nodes", "password")
@@ -108,7 +109,7 @@ def test_a_cluster_that_is_lost_and_made_again_before_its_secret_ends_no_session
 
 def test_a_deleted_policy_judges_on_until_nothing_names_it() -> None:
     by_hand, tables = tables_of(replace(CLUSTER, policies=Policies(imports=("strict",))))
-    strict = BgpPolicy("strict", "p1", 1, default=Action.REJECT)
+    strict = BgpPolicy("strict", "p1", 1, RoutePolicy("strict", default=Action.REJECT))
     by_hand.feed("BGPPolicy", strict)
     by_hand.feed("BGPPolicy", gone=(strict,))
     tables.follow_what_is_named()
