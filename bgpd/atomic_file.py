@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 
-def replace_file(path: Path, content: bytes, *, mode: int = 0o644, durable: bool = True) -> None:
+def replace_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """Write `content` to `path`, making its folder where needed; raises OSError and then changes nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(path.name + ".new")
@@ -15,6 +15,5 @@ def replace_file(path: Path, content: bytes, *, mode: int = 0o644, durable: bool
         os.fchmod(descriptor, mode)  # the file may be left over from a process that was killed
         handle.write(content)
         handle.flush()
-        if durable:
-            os.fsync(descriptor)
+        os.fsync(descriptor)
     os.replace(new, path)  # noqa: PTH105  the call whose atomicity is the point

@@ -51,8 +51,7 @@ class ClientMemory:
             return
         try:
             with self._writing:  # the last one, at the end, may come while another is written
-                # Not durable: what a power failure takes costs one wait for End-of-RIB.
-                replace_file(self._path, json.dumps({"clients": sorted(now)}).encode(), durable=False)
+                replace_file(self._path, json.dumps({"clients": sorted(now)}).encode())
         except OSError as error:
             log.warning("clients can't be remembered", file=str(self._path), reason=str(error))
             return
