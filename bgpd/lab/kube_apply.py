@@ -18,27 +18,27 @@ from bgpd.lab.command import LabError
 Json = dict[str, object]
 
 PLURALS = {
-    "Namespace": ("", "namespaces"),
-    "Node": ("", "nodes"),
-    "Pod": ("", "pods"),
-    "Service": ("", "services"),
-    "Secret": ("", "secrets"),
-    "ConfigMap": ("", "configmaps"),
-    "ServiceAccount": ("", "serviceaccounts"),
-    "DaemonSet": ("apps", "daemonsets"),
-    "Deployment": ("apps", "deployments"),
-    "ClusterRole": ("rbac.authorization.k8s.io", "clusterroles"),
-    "ClusterRoleBinding": ("rbac.authorization.k8s.io", "clusterrolebindings"),
-    "Role": ("rbac.authorization.k8s.io", "roles"),
-    "RoleBinding": ("rbac.authorization.k8s.io", "rolebindings"),
-    "NetworkPolicy": ("networking.k8s.io", "networkpolicies"),
-    "PodDisruptionBudget": ("policy", "poddisruptionbudgets"),
-    "CustomResourceDefinition": ("apiextensions.k8s.io", "customresourcedefinitions"),
-    "BGPCluster": ("podbgp.dev", "bgpclusters"),
-    "BGPPeer": ("podbgp.dev", "bgppeers"),
-    "BGPPolicy": ("podbgp.dev", "bgppolicies"),
-    "BGPAdvertisement": ("podbgp.dev", "bgpadvertisements"),
-    "BGPAddressPool": ("podbgp.dev", "bgpaddresspools"),
+    "Namespace": "namespaces",
+    "Node": "nodes",
+    "Pod": "pods",
+    "Service": "services",
+    "Secret": "secrets",
+    "ConfigMap": "configmaps",
+    "ServiceAccount": "serviceaccounts",
+    "DaemonSet": "daemonsets",
+    "Deployment": "deployments",
+    "ClusterRole": "clusterroles",
+    "ClusterRoleBinding": "clusterrolebindings",
+    "Role": "roles",
+    "RoleBinding": "rolebindings",
+    "NetworkPolicy": "networkpolicies",
+    "PodDisruptionBudget": "poddisruptionbudgets",
+    "CustomResourceDefinition": "customresourcedefinitions",
+    "BGPCluster": "bgpclusters",
+    "BGPPeer": "bgppeers",
+    "BGPPolicy": "bgppolicies",
+    "BGPAdvertisement": "bgpadvertisements",
+    "BGPAddressPool": "bgpaddresspools",
 }
 PATIENCE = 15.0
 """Seconds until a kind that was just defined must be served."""
@@ -56,10 +56,9 @@ def path_of(body: Mapping[str, object]) -> str:
     kind, version, meta = str(body["kind"]), str(body["apiVersion"]), body["metadata"]
     if kind not in PLURALS or not isinstance(meta, dict):
         raise LabError(f"the lab knows no kind {kind}; it knows {', '.join(PLURALS)}")
-    _, plural = PLURALS[kind]
     root = f"/apis/{version}" if "/" in version else f"/api/{version}"
     space = f"/namespaces/{meta['namespace']}" if "namespace" in meta else ""
-    return f"{root}{space}/{plural}"
+    return f"{root}{space}/{PLURALS[kind]}"
 
 
 def apply(client: KubeClient, body: Json) -> Json:

@@ -37,8 +37,8 @@ from bgpd.lab.kube_story import delete_node, every_pod_reaches_every_pod, reflec
 from bgpd.lab.kube_table import DEFINITIONS, columns, lines, table
 from bgpd.lab.netns import in_namespace
 from bgpd.lab.present import Presenter
-from bgpd.lab.run import judged
-from bgpd.lab.workspace import Workspace, claim
+from bgpd.lab.run import judged, leave, show_tour
+from bgpd.lab.workspace import claim
 
 TOPOLOGIES = ("reflector", "mesh")
 FEWEST_NODES, MOST_NODES = 3, 20
@@ -81,7 +81,7 @@ def _run(options: KubeLabOptions, out: Presenter) -> bool:
     with ExitStack() as cleanup:
         with signals.held():
             workspace = claim()
-            cleanup.callback(_leave, workspace, options, out)
+            cleanup.callback(leave, workspace, out, keep=options.keep)
         control: Control = ControlPlane(workspace) if real else StandInControlPlane(workspace)
         cluster = KubeCluster(
             workspace, control, nodes=options.nodes, topology=options.topology, outside=real, services=real
@@ -229,7 +229,6 @@ class Show:
 def _keep(cluster: KubeCluster, out: Presenter) -> None:
     """Let it run on, and say how to look at it."""
     cluster.leave()
-    out.step("The lab stays up.  To explore it")
     node = next(iter(cluster.nodes.values()))
     config = str(cluster.control.kubeconfig())
     kubectl = in_namespace(cluster.control.namespace, ["kubectl", "--kubeconfig", config, "get"])
@@ -241,16 +240,4 @@ def _keep(cluster: KubeCluster, out: Presenter) -> None:
     ]
     if cluster.outside is not None:
         tour.append(("the router's sessions", cluster.outside.frr.shell_command("show bgp summary")))
-    tour.append(("remove it", [explore.script("podbgpd"), "lab", "--remove", cluster.workspace.name]))
-    for what, argv in tour:
-        out.say(f"# {what}")
-        out.command(argv)
-
-
-def _leave(workspace: Workspace, options: KubeLabOptions, out: Presenter) -> None:
-    signals.ignore()
-    if options.keep:
-        workspace.keep()
-        return
-    workspace.remove()
-    out.step(f"Removed every namespace of {workspace.name}")
+    show_tour(tour, cluster.workspace, out)

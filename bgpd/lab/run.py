@@ -6,7 +6,7 @@ happens on the way, Ctrl-C and SIGTERM included, what was built is removed, unle
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -95,7 +95,7 @@ def _run(options: LabOptions, out: Presenter) -> bool:
     with ExitStack() as cleanup:
         with signals.held():
             workspace = claim()
-            cleanup.callback(_leave, workspace, options, out)
+            cleanup.callback(leave, workspace, out, keep=options.keep)
         topology = Topology(options.plan(workspace.namespace), workspace)
         cleanup.callback(_leave_topology, topology, options, out)
         return _demonstrate(topology, options, out)
@@ -260,18 +260,23 @@ def _leave_topology(topology: Topology, options: LabOptions, out: Presenter) -> 
     if not options.keep:
         topology.stop()
         return
-    out.step("The lab stays up.  To explore it")
-    for what, argv in explore.tour(topology):
-        out.say(f"# {what}")
-        out.command(argv)
-    out.say("# remove it")
-    out.command([explore.script("podbgpd"), "lab", "--remove", topology.workspace.name])
+    show_tour(explore.tour(topology), topology.workspace, out)
 
 
-def _leave(workspace: Workspace, options: LabOptions, out: Presenter) -> None:
+def leave(workspace: Workspace, out: Presenter, *, keep: bool) -> None:
+    """Remove the lab, or let it outlive this process; nothing may interrupt that."""
     signals.ignore()
-    if options.keep:
+    if keep:
         workspace.keep()
         return
     workspace.remove()
     out.step(f"Removed every namespace of {workspace.name}")
+
+
+def show_tour(tour: Iterable[tuple[str, list[str]]], workspace: Workspace, out: Presenter) -> None:
+    """The commands that a kept lab is explored with; the last one removes it."""
+    out.step("The lab stays up.  To explore it")
+    remove = [explore.script("podbgpd"), "lab", "--remove", workspace.name]
+    for what, argv in (*tour, ("remove it", remove)):
+        out.say(f"# {what}")
+        out.command(argv)

@@ -317,7 +317,9 @@ class Cluster:
             assert not gone, f"{gone}\n{self.logs()}"
         for daemon, since in zip(self.daemons, before, strict=True):
             now = daemon.established()
-            other = {name: now.get(name) for name in since if now.get(name) != pytest.approx(since[name], abs=0.5)}
+            other = {
+                name: now.get(name) for name in since if now.get(name) != pytest.approx(since[name], abs=0.5)
+            }
             assert not other, f"{daemon.socket}: {other}, before: {since}\n{self.logs()}"
 
 

@@ -6,9 +6,7 @@ import re
 import signal
 import socket
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from itertools import count
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,71 +16,20 @@ from bgpd.lab.capture import Capture
 from bgpd.lab.command import run
 from bgpd.lab.plan import Fabric
 from bgpd.lab.topology import Topology
-from bgpd.lab.workspace import ROOT, labs, remove_all
 from tests.e2e.conftest import MakeLab
+from tests.e2e.lab_process import LAB, PROJECT, TIMEOUT, StartLab, started_labs
 from tests.interop.harness.speaker import wait_until
 
-PROJECT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-m", "bgpd", "lab", "--fabric", "mesh", "--nodes", "2", "--pods", "1"]
-"""The quickest fabric; of an option that is given twice, the last one counts."""
-NAME = re.compile(r"podbgp (lab-[0-9a-f]{4})")
+QUICKEST = ("--fabric", "mesh", "--nodes", "2", "--pods", "1")
+"""Of an option that is given twice, the last one counts."""
 PROVED = "everything was proved"
 STARTED = "Starting the agents"
-TIMEOUT = 120.0
-
-
-class Lab:
-    """One `podbgpd lab`, as an operator runs it."""
-
-    def __init__(self, log: Path, options: tuple[str, ...]) -> None:
-        self.log = log
-        with log.open("wb") as output:
-            self.process = subprocess.Popen(
-                [*COMMAND, *options], stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=PROJECT
-            )
-
-    @property
-    def output(self) -> str:
-        return self.log.read_text()
-
-    @property
-    def name(self) -> str:
-        found = NAME.search(self.output)
-        assert found, self.output
-        return found[1]
-
-    def wait_for(self, text: str) -> None:
-        wait_until(lambda: text in self.output, TIMEOUT, lambda: f"{text!r} in {self.output}")
-
-    def wait(self) -> int:
-        return self.process.wait(TIMEOUT)
-
-    def is_gone(self) -> bool:
-        return not netns.existing(self.name) and not (ROOT / self.name).exists()
-
-    def end(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        name = NAME.search(self.output)
-        if name and name[1] in labs():
-            remove_all(name[1])
-
-
-StartLab = Callable[..., Lab]
 
 
 @pytest.fixture
 def start_lab(tmp_path: Path) -> Iterator[StartLab]:
-    started: list[Lab] = []
-    numbers = count()
-
-    def start(*options: str) -> Lab:
-        started.append(Lab(tmp_path / f"lab{next(numbers)}.log", options))
-        return started[-1]
-
-    yield start
-    for lab in started:
-        lab.end()
+    with started_labs(tmp_path, QUICKEST) as start:
+        yield start
 
 
 def root_namespace() -> str:
@@ -104,7 +51,7 @@ def test_a_lab_proves_everything_and_leaves_nothing(start_lab: StartLab, fabric:
         judge_reflectors(lab.output)
     assert PROVED in lab.output
     assert "\x1b" not in lab.output  # no colours outside a terminal
-    assert lab.is_gone()
+    assert lab.left == []
     assert root_namespace() == before
 
 
@@ -127,7 +74,7 @@ def test_two_labs_run_side_by_side(start_lab: StartLab) -> None:
     both = [start_lab(), start_lab("--ipv4-only")]
     assert [lab.wait() for lab in both] == [0, 0], "\n".join(lab.output for lab in both)
     assert both[0].name != both[1].name
-    assert all(lab.is_gone() for lab in both)
+    assert all(lab.left == [] for lab in both)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -140,7 +87,7 @@ def test_an_interrupted_lab_removes_what_it_built(
     lab.process.send_signal(number)
     assert lab.wait() == 128 + number, lab.output
     assert f"interrupted by {number.name}" in lab.output
-    assert lab.is_gone()
+    assert lab.left == []
 
 
 def test_a_lab_that_does_not_converge_says_what_lacks_and_is_removed(start_lab: StartLab) -> None:
@@ -148,7 +95,7 @@ def test_a_lab_that_does_not_converge_says_what_lacks_and_is_removed(start_lab: 
     assert lab.wait() == 1
     assert "still lacks 10.244." in lab.output
     assert PROVED not in lab.output
-    assert lab.is_gone()
+    assert lab.left == []
 
 
 def test_a_killed_lab_is_swept_away_by_the_next(start_lab: StartLab) -> None:
@@ -159,7 +106,7 @@ def test_a_killed_lab_is_swept_away_by_the_next(start_lab: StartLab) -> None:
     assert netns.existing(dead.name)
     following = start_lab()
     assert following.wait() == 0, following.output
-    assert dead.is_gone()
+    assert dead.left == []
 
 
 def test_a_kept_lab_stays_until_it_is_removed(start_lab: StartLab) -> None:
@@ -169,16 +116,16 @@ def test_a_kept_lab_stays_until_it_is_removed(start_lab: StartLab) -> None:
     commands = re.findall(r"^  \$ (.*)$", kept.output, re.MULTILINE)
     ping = next(command for command in commands if "ping" in command and "-c3" in command)
     assert "0% packet loss" in run(ping.split())
-    remove = [sys.executable, "-m", "bgpd", "lab", "--remove", kept.name]
+    remove = [*LAB, "--remove", kept.name]
     assert f"lab --remove {kept.name}" in commands[-1]
     subprocess.run(remove, check=True, cwd=PROJECT, capture_output=True, timeout=TIMEOUT)
-    assert kept.is_gone()
+    assert kept.left == []
 
 
 def test_a_running_lab_is_not_removed(start_lab: StartLab) -> None:
     lab = start_lab()
     lab.wait_for(STARTED)
-    remove = [sys.executable, "-m", "bgpd", "lab", "--remove", lab.name]
+    remove = [*LAB, "--remove", lab.name]
     refused = subprocess.run(
         remove, cwd=PROJECT, capture_output=True, text=True, timeout=TIMEOUT, check=False
     )
