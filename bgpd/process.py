@@ -231,6 +231,11 @@ class Role(ABC):
         """Whether it was told to leave nothing of its own behind."""
         return self._leaving.flush
 
+    @property
+    def leaves_for_good(self) -> bool:
+        """Whether it was told that it does not come back."""
+        return self._leaving.notification is not None
+
     async def request_shutdown(self, flush: bool, message: str) -> ShutdownReport:
         """`podbgp shutdown`: leave for good, and answer when that is done."""
         self.leave(Leaving(cease(Cease.ADMIN_SHUTDOWN, message), flush))

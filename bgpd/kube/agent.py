@@ -84,6 +84,8 @@ class KubeAgent(Follower[Agent]):
 
     def stop(self) -> None:
         super().stop()
+        if self.role is not None and self.role.leaves_for_good:
+            self.child.leave()
         flush = self.role is not None and self.role.flushes
         if flush:
             self.forget()

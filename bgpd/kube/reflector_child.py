@@ -52,6 +52,7 @@ class ReflectorChild:
         self._wanted = asyncio.Event()
         self._unwanted = asyncio.Event()
         self._unwanted.set()
+        self._for_good = False
         self.running = False
 
     def want(self, *, wanted: bool) -> None:
@@ -67,6 +68,10 @@ class ReflectorChild:
     def wanted(self) -> bool:
         """Whether there should be one."""
         return self._wanted.is_set()
+
+    def leave(self) -> None:
+        """The agent is about to end, and for good: the reflector must not end as for a restart."""
+        self._for_good = True
 
     async def keep(self) -> None:
         """Start it when it is wanted, again when it ended, and end it when it is not."""
@@ -103,6 +108,8 @@ class ReflectorChild:
         finally:
             self.running = False
             if process.stdin is not None:
+                if self._for_good:
+                    process.stdin.write(LEAVE)
                 process.stdin.close()
             await self._wait_for(process, LAST_PATIENCE)
 

@@ -65,6 +65,19 @@ def test_an_agent_that_ends_closes_the_pipe_and_sees_the_reflector_end(
     assert notes.read_text() == "begun end"
 
 
+def test_an_agent_that_leaves_for_good_has_the_reflector_leave_for_good(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    notes = tmp_path / "notes"
+
+    async def story(child: ReflectorChild) -> None:
+        await until(lambda: notes.exists() and notes.read_text() == "begun ")
+        child.leave()
+
+    keep(monkeypatch, [sys.executable, "-c", NOTES, str(notes)], story)
+    assert notes.read_text() == "begun leave\n"
+
+
 def test_a_host_that_can_start_nothing_more_does_not_end_the_agent(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[int] = []
 
