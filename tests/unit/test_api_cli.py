@@ -194,8 +194,9 @@ def test_the_api_can_be_named_by_the_environment_and_by_either_place_of_the_opti
 def test_a_socket_without_permission_says_who_may(daemon: ServedView) -> None:
     # The code is loaded as root, who may read it wherever it lies, and then gives all rights up.
     code = (
-        "import os; from api import cli, commands; os.setgroups([]); os.setgid(65534); os.setuid(65534); "
-        "cli.main(prog_name='podbgp')"
+        "import os, grpc; from api import cli, commands; "
+        "grpc.insecure_channel('unix:///nobody').close(); "  # loads what grpc loads with the first channel
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534); cli.main(prog_name='podbgp')"
     )
     Path(daemon.api.removeprefix("unix://")).parent.parent.chmod(0o755)
     command = [sys.executable, "-c", code, "--api", daemon.api, "status"]
