@@ -231,6 +231,11 @@ class Daemon:
                     peer=state.config.name,
                     error=update.error,
                 )
+        if self.rib.has_news:
+            self._tell_of_imports()
+
+    def _tell_of_imports(self) -> None:
+        """Log what was refused, and act on limits that were crossed."""
         refusals = self.rib.take_refusals()
         for path, verdict in refusals.first:
             repeated.log(

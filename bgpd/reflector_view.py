@@ -32,7 +32,6 @@ from routes.view import (
     Match,
     PathView,
     RouteQuery,
-    Table,
     Told,
 )
 
@@ -180,7 +179,7 @@ class ReflectorView(RoleView):
     def changed(self, changes: Sequence[Change]) -> None:
         """The Loc-RIB changed, and with it what peers are told."""
         super().changed(changes)
-        if self.route_feed(Table.ADJ_OUT):
+        if self._told_feed:
             self.advertised(chain.from_iterable(self._told_otherwise(nlri) for nlri, _, _ in changes))
 
     def _told_otherwise(self, nlri: Prefix) -> Iterator[Prefix]:

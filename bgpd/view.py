@@ -98,6 +98,10 @@ class RoleView(ABC):
         self._facts = facts
         self._shutdown = shutdown
         self._route_feeds: dict[Table, Feed[Prefix]] = {table: Feed() for table in Table}
+        # Asked for every change, mostly in vain; a member of an Enum is hashed in Python.
+        self._selected_feed = self._route_feeds[Table.LOC_RIB]
+        self._received_feeds = self._route_feeds[Table.ADJ_IN_PRE], self._route_feeds[Table.ADJ_IN_POST]
+        self._told_feed = self._route_feeds[Table.ADJ_OUT]
         self._peer_feed: Feed[PeerName] = Feed()
 
     # -- what a role adds -------------------------------------------------------------------------
@@ -212,20 +216,18 @@ class RoleView(ABC):
 
     def changed(self, changes: Sequence[Change]) -> None:
         """The Loc-RIB changed."""
-        feed = self._route_feeds[Table.LOC_RIB]
-        if feed:
-            feed.publish(nlri for nlri, _, _ in changes)
+        if self._selected_feed:
+            self._selected_feed.publish(nlri for nlri, _, _ in changes)
 
     def received(self, prefixes: Callable[[], Iterable[Prefix]]) -> None:
         """An Adj-RIB-In changed for these prefixes; they are computed only if somebody watches."""
-        for table in (Table.ADJ_IN_PRE, Table.ADJ_IN_POST):
-            feed = self._route_feeds[table]
+        for feed in self._received_feeds:
             if feed:
                 feed.publish(prefixes())
 
     def advertised(self, prefixes: Iterable[Prefix]) -> None:
         """An Adj-RIB-Out changed for these prefixes."""
-        self._route_feeds[Table.ADJ_OUT].publish(prefixes)
+        self._told_feed.publish(prefixes)
 
     def fib_changed(self, prefixes: Iterable[Prefix]) -> None:
         """The kernel entry of these prefixes may be another now."""

@@ -458,6 +458,11 @@ class Rib:
         events, self._limit_events = self._limit_events, []
         return events
 
+    @property
+    def has_news(self) -> bool:
+        """Whether there are refusals or limit events to be taken."""
+        return bool(self._refused_total or self._limit_events)
+
     def take_refusals(self) -> Refusals:
         """What import refused since the last call: the first few, and how many in all."""
         refusals = Refusals(self._refused_total, tuple(self._refused_first))

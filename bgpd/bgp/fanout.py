@@ -58,7 +58,7 @@ def _runs(
 
 
 class FanoutLog(Generic[K]):
-    """The log of one update group.  `put` and `remove` collect, `commit` appends."""
+    """The log of one update group.  `put` and `remove` collect, `commit` appends, `tidy` compacts."""
 
     def __init__(self, encoder: Encoder[K]) -> None:
         self._encoder = encoder
@@ -87,6 +87,8 @@ class FanoutLog(Generic[K]):
         """Cursors with too much waiting for them alone; the caller begins them anew, or ends them."""
         self.size = 0
         """Keys that are announced."""
+        self.untidy = False
+        """Whether there was a commit since the last `tidy`."""
 
     def __contains__(self, key: K) -> bool:
         entry = self._newest.get(key)
@@ -202,9 +204,14 @@ class FanoutLog(Generic[K]):
         if messages:
             self._store(messages)
         self._postpone_marks()
+        self.untidy = True
+        return bool(messages or owed)
+
+    def tidy(self) -> None:
+        """Let go of what nobody needs any more: some time after a commit, since no reader waits for it."""
+        self.untidy = False
         self._expire()
         self._compact()
-        return bool(messages or owed)
 
     def _postpone_marks(self) -> None:
         """Let no mark come before an entry that was there when it was set, and has changed since.

@@ -12,6 +12,7 @@ import struct
 from routes.path import AsPath, PathAttributes
 
 _ORIGINS = tuple(bytes((0x40, 1, 1, origin)) for origin in range(3))
+_NO_AS_PATH = b"\x40\x02\0"
 _MOST = 255
 """Bytes of a value whose length takes one byte; longer ones are unusual."""
 _LONGEST_SEGMENT = 64
@@ -22,7 +23,10 @@ def pack_common(attributes: PathAttributes, *, next_hop: bool, internal: bool) -
     if attributes.unknown or (next_hop and len(attributes.next_hop) != 4):
         return None
     (origin, as_path, hop, _, med, preference, atomic, aggregator) = attributes[:8]
-    parts = [_ORIGINS[origin], _attribute(b"\x40\x02", _as_path(as_path))]
+    parts = [
+        _ORIGINS[origin],
+        _attribute(b"\x40\x02", _as_path(as_path)) if as_path.segments else _NO_AS_PATH,
+    ]
     if next_hop:
         parts.append(b"\x40\x03\x04" + hop)
     if med is not None:

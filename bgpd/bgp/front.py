@@ -133,18 +133,22 @@ class Front(Generic[K, R]):
         """Plan one write; the sources of what is in it need another, and many of them read alone."""
         buffers = self._lead.next_slices(MOST)
         self._data = buffers[0] if len(buffers) == 1 else b"".join(buffers)
-        found = (self._log.cursors.get(source) for source in self._lead.planned_sources())
+        planned = self._lead.planned_sources()
+        found = (self._log.cursors.get(source) for source in planned)
         sources = [cursor for cursor in found if cursor is not None and cursor.front is self]
         for cursor in sources:
-            if len(sources) > STEP or not self._write_source(cursor):
+            if len(sources) > STEP or not self._write_source(cursor, alone=len(planned) == 1):
                 self.leave(cursor)
         if not buffers:
             self._at = len(self._sends)
 
-    def _write_source(self, cursor: Cursor[K]) -> bool:
-        """Write what is new but the source's own; False when it reads alone, from where it stood."""
-        parts, own = self._lead.planned_without(cursor.source)
-        data = b"".join(parts)
+    def _write_source(self, cursor: Cursor[K], *, alone: bool) -> bool:
+        """Write what is new but the source's own, which is all of it where it is the source `alone`; False
+        when it reads alone, from where it stood."""
+        data, own = b"", self._lead.planned_messages
+        if not alone:
+            parts, own = self._lead.planned_without(cursor.source)
+            data = b"".join(parts)
         taken = 0
         if data:
             with suppress(OSError):  # as in `_step`

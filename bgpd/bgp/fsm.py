@@ -110,7 +110,7 @@ class Fsm:
 
     @property
     def state(self) -> SessionState:
-        states = {c.state for c in self.connections.values()}
+        states = [c.state for c in self.connections.values()]
         for state in (ESTABLISHED, OPEN_CONFIRM, OPEN_SENT, CONNECT):
             if state in states:
                 return state

@@ -111,6 +111,8 @@ class PeerSession:
         self._established: _Wire | None = None
         self._actions: deque[Action] = deque()
         self._acting = False
+        self._moved = False
+        """Whether the state or a deadline may be others than before the actions."""
         self._started = False
         self._timer: asyncio.TimerHandle | None = None
         self._state = SessionState.IDLE
@@ -331,21 +333,32 @@ class PeerSession:
         """Do actions in order; those of events that they cause come after."""
         self._actions.extend(actions)
         if self._acting:
+            self._moved = True
             return
-        self._acting = True
+        self._acting, self._moved = True, not actions
         try:
             while self._actions:
-                self._do(self._actions.popleft())
+                action = self._actions.popleft()
+                if isinstance(action, Deliver):
+                    # Nearly all that comes: it changes no state, and brings no deadline nearer.
+                    self._deliver(action.messages)
+                else:
+                    self._moved = True
+                    self._do(action)
         finally:
             self._acting = False
-        self._note_state()
-        self._arm()
+        if self._moved:
+            self._note_state()
+            self._arm()
+
+    def _deliver(self, messages: list[RoutingMessage]) -> None:
+        for message in messages:
+            if isinstance(message, Update):
+                self.counters.updates_in += 1
+        self._handler.messages_received(self, messages)
 
     def _do(self, action: Action) -> None:
         match action:
-            case Deliver(messages):
-                self.counters.updates_in += sum(isinstance(m, Update) for m in messages)
-                self._handler.messages_received(self, messages)
             case Transmit(connection, message):
                 self._transmit(self._wires[connection], message)
             case OpenConnection(connection):

@@ -160,6 +160,7 @@ class UpdateGroups:
             )
             group.put((nlri, (), selected) for nlri, selected in self._selected(key.family))
             group.log.commit()
+            group.log.tidy()
             self._fronts[key] = Front(group.log, self._alone)
         return group
 
@@ -285,6 +286,8 @@ class UpdateGroups:
         for group in self._groups.values():
             mine = by_size[4 if group.key.family is Family.IPV4 else 16]
             if mine:
+                if group.log.untidy:
+                    group.log.tidy()
                 group.put(mine)
                 group.log.commit()
                 if group.log.withdrawals > MOST_PINNED or group.log.overrun:
@@ -341,11 +344,18 @@ class UpdateGroups:
                 break
         else:
             self._round = None
+            self._tidy()
             if self._asked:
                 self._plan_pump()
         if writes:
             self._cost += 0.1 * ((self._loop.time() - now) / writes - self._cost)
         self._patience = min(MOST_PATIENCE, self._cost * len(self._members))
+
+    def _tidy(self) -> None:
+        """What a commit leaves to be done: clients come first."""
+        for group in self._groups.values():
+            if group.log.untidy:
+                group.log.tidy()
 
     def _write_all(self) -> Iterator[int]:
         """One round of writes, first to those who differ in nothing; in steps, with the writes of each."""

@@ -163,6 +163,8 @@ class Network:
                 self.log.put(key, source, self.shared[source, version])
                 self.model[key] = (source, version)
         self.log.commit()
+        if self.random.random() < 0.5:
+            self.log.tidy()
         for client in self.clients:  # what was taken away meanwhile is no more promised
             client.promised = [keys & self.heard_by(client) for keys in client.promised]
 
@@ -171,7 +173,7 @@ class Network:
             client.drain()
             expected = {k: [s, v] for k, (s, v) in self.model.items() if s != client.source}
             assert client.table == expected
-        self.log.commit()
+        self.log.tidy()
         assert self.log.size == len(self.model)
         late = Client(self.log, 1000)
         late.drain()
@@ -199,7 +201,7 @@ def test_the_log_keeps_nothing_that_nobody_needs(seed: int, steps: int) -> None:
     for _ in range(steps):
         network.step()
     network.check()
-    network.log.commit()
+    network.log.tidy()
     assert network.log.withdrawals == 0
     live = sum(len(_line("+", [key], [9, 9])) for key in network.model)
     assert network.log.held <= 2 * live + 200

@@ -171,11 +171,11 @@ def test_a_withdrawal_waits_for_the_front_as_for_any_client() -> None:
     group.readers[0].drain()
     group.log.remove("a")
     group.log.commit()
-    group.log.commit()
+    group.log.tidy()
     assert group.log.withdrawals == 1
     group.write()
     group.readers[0].drain()
-    group.log.commit()
+    group.log.tidy()
     assert group.log.withdrawals == 0
     assert {each.received for each in group.readers[1:]} == {b"+a1;-a.;"}
 
