@@ -68,6 +68,14 @@ class Problem(NamedTuple):
     text: str
 
 
+class Meant(NamedTuple):
+    """A session, and the object that asks for it."""
+
+    kind: str
+    name: str
+    peer: PeerConfig
+
+
 class Gateway(NamedTuple):
     """A default route's next hop."""
 
@@ -214,7 +222,7 @@ def _index(nlri: Prefix, whole: Prefix) -> int:
     return offset >> (bits - nlri.length)
 
 
-def _cluster_peers(facts: ClusterFacts, speaker: SpeakerConfig, problems: list[Problem]) -> list[PeerConfig]:
+def _cluster_peers(facts: ClusterFacts, speaker: SpeakerConfig, problems: list[Problem]) -> list[Meant]:
     """The other nodes, or the reflectors."""
     cluster = facts.cluster
     if cluster.topology is Topology.MESH:
@@ -223,9 +231,9 @@ def _cluster_peers(facts: ClusterFacts, speaker: SpeakerConfig, problems: list[P
             text = f"a mesh of {len(others) + 1} nodes: at most {MOST_NODES_IN_MESH}; use topology: reflector"
             problems.append(Problem("BGPCluster", cluster.name, "MeshTooLarge", text))
             return []
-        targets = [(node.name, node.addresses) for node in others]
+        targets = [(node.name, node.name, node.addresses) for node in others]
     elif cluster.topology is Topology.REFLECTOR:
-        targets = [(f"reflector on {r.node}", r.addresses) for r in cluster.status.reflectors]
+        targets = [(r.node, f"reflector on {r.node}", r.addresses) for r in cluster.status.reflectors]
     else:
         targets = []
     secret = cluster.password_secret
@@ -235,12 +243,12 @@ def _cluster_peers(facts: ClusterFacts, speaker: SpeakerConfig, problems: list[P
     if _unknown_policies(facts, "BGPCluster", cluster.name, cluster.policies, problems):
         facts = replace(facts, cluster=replace(cluster, policies=Policies()))
         password = None
-    peers = (_node_peer(facts, speaker, name, addresses, password) for name, addresses in targets)
-    return [peer for peer in peers if peer is not None]
+    made = ((name, _node_peer(facts, speaker, what, addrs, password)) for name, what, addrs in targets)
+    return [Meant("Node", name, peer) for name, peer in made if peer is not None]
 
 
 def _node_peer(
-    facts: ClusterFacts, speaker: SpeakerConfig, name: str, addresses: Sequence[Address], password: str | None
+    facts: ClusterFacts, speaker: SpeakerConfig, what: str, addresses: Sequence[Address], password: str | None
 ) -> PeerConfig | None:
     """One session to a node, over the first family that both have addresses of."""
     tell = (PODS_ONLY,) if facts.cluster.topology is Topology.MESH else ()
@@ -256,7 +264,7 @@ def _node_peer(
                 password=password or "",
                 shutdown=password is None,
                 hold_time=speaker.hold_time,
-                description=name,
+                description=what,
                 import_policies=facts.cluster.policies.imports,
                 export_policies=(*tell, *facts.cluster.policies.exports),
             )
@@ -268,15 +276,15 @@ def _node_peer(
 
 def _fabric_peers(
     facts: ClusterFacts, speaker: SpeakerConfig, speakers: Speakers, problems: list[Problem]
-) -> list[PeerConfig]:
+) -> list[Meant]:
     """The BGPPeers that are meant for this node."""
     chosen = [
         peer
         for peer in sorted(facts.peers, key=lambda peer: peer.name)
         if peer.speakers is speakers and peer.nodes.matches(facts.node.labels)
     ]
-    peers = (_fabric_peer(facts, speaker, peer, problems) for peer in chosen)
-    return [peer for peer in peers if peer is not None]
+    made = ((peer.name, _fabric_peer(facts, speaker, peer, problems)) for peer in chosen)
+    return [Meant("BGPPeer", name, peer) for name, peer in made if peer is not None]
 
 
 def _fabric_peer(
@@ -346,15 +354,16 @@ def _no_password(kind: str, name: str, secret: SecretKey) -> Problem:
     return Problem(kind, name, "NoPassword", text)
 
 
-def _once(peers: Iterable[PeerConfig], problems: list[Problem]) -> tuple[PeerConfig, ...]:
+def _once(peers: Iterable[Meant], problems: list[Problem]) -> tuple[PeerConfig, ...]:
     """Each neighbour once: two BGPPeers may name the same router, and then the first one counts."""
-    found: dict[PeerName, PeerConfig] = {}
-    for peer in peers:
-        first = found.setdefault(peer.name, peer)
-        if first is not peer:
-            text = f"{peer.name} is already the neighbour of {first.description}"
-            problems.append(Problem("BGPPeer", peer.description.removeprefix("BGPPeer "), "Duplicate", text))
-    return tuple(found.values())
+    found: dict[PeerName, Meant] = {}
+    for meant in peers:
+        kind, name, peer = meant
+        first = found.setdefault(peer.name, meant)
+        if first is not meant:
+            text = f"{peer.name} is already the neighbour of {first.kind} {first.name}"
+            problems.append(Problem(kind, name, "Duplicate", text))
+    return tuple(meant.peer for meant in found.values())
 
 
 def _allow(nlri: Prefix) -> AllowEntry:
@@ -410,16 +419,17 @@ def reflector_intent(facts: ClusterFacts) -> Intent:
     return Intent(config, tuple(problems))
 
 
-def _reflector_peers(
-    facts: ClusterFacts, speaker: SpeakerConfig, problems: list[Problem]
-) -> list[PeerConfig]:
+def _reflector_peers(facts: ClusterFacts, speaker: SpeakerConfig, problems: list[Problem]) -> list[Meant]:
     """Routers that can take several paths get them, and so spread a service's packets over its nodes."""
     paths = min(facts.cluster.multipath, MOST_PATHS)
+    add_paths = paths if paths > 1 else 0
     return [
-        replace(
-            peer, add_paths=paths if paths > 1 else 0, import_policies=peer.import_policies or (NOTHING.name,)
+        Meant(
+            kind,
+            name,
+            replace(peer, add_paths=add_paths, import_policies=peer.import_policies or (NOTHING.name,)),
         )
-        for peer in _fabric_peers(facts, speaker, Speakers.REFLECTORS, problems)
+        for kind, name, peer in _fabric_peers(facts, speaker, Speakers.REFLECTORS, problems)
     ]
 
 

@@ -187,10 +187,12 @@ def test_a_peer_whose_policy_is_missing_is_kept_down_and_named() -> None:
 
 
 def test_of_two_bgp_peers_with_one_address_the_first_counts() -> None:
-    found = facts(cluster(Topology.FABRIC), peers=(replace(TOR, name="b", asn=1), replace(TOR, name="a")))
-    intent = agent_intent(found)
+    second = replace(TOR, name="b", asn=1, description="the other rack")
+    intent = agent_intent(facts(cluster(Topology.FABRIC), peers=(second, replace(TOR, name="a"))))
     assert [peer.asn for peer in intent.config.peers] == [64601]
-    assert [(problem.name, problem.reason) for problem in intent.problems] == [("b", "Duplicate")]
+    (problem,) = intent.problems
+    assert (problem.kind, problem.name, problem.reason) == ("BGPPeer", "b", "Duplicate")
+    assert problem.text.endswith("is already the neighbour of BGPPeer a")
 
 
 def test_a_node_that_is_drained_announces_as_its_plan_says() -> None:
