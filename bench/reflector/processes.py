@@ -15,12 +15,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.agent.topology import Topology
+from bench.agent.topology import Topology, run
 
 ROOT = Path(__file__).parents[2]
 FILES = 20_000
 _PEAK = re.compile(r"^VmHWM:\s+(\d+) kB", re.MULTILINE)
 _LISTENS = re.compile(r"^\s*\d+: [0-9A-F]{8}:00B3 00000000:0000 0A ", re.MULTILINE)
+_SERVES = re.compile(r"^\s*\d+: [0-9A-F]{8}:00B3 ", re.MULTILINE)
+_LINGER = 65.0
+"""Seconds that a killed speaker's connections may take to go; some speakers can't listen beside them."""
 _NANOSECONDS = 1e9
 
 
@@ -88,9 +91,18 @@ class Running:
             return ""
 
 
+def _wait_until_the_port_is_free(net: Topology) -> None:
+    deadline = time.monotonic() + _LINGER
+    while _SERVES.search(run("ip", "netns", "exec", net.daemon, "cat", "/proc/net/tcp")):
+        if time.monotonic() > deadline:
+            break  # the speaker says it better
+        time.sleep(0.1)
+
+
 @contextmanager
 def running(argv: list[str], environment: dict[str, str], net: Topology, log: Path) -> Iterator[Running]:
     """Start a speaker, and end it with all that it started whatever happens."""
+    _wait_until_the_port_is_free(net)
     command = ["prlimit", f"--nofile={FILES}:{FILES}", *net.command(argv)]
     with log.open("ab") as output:
         process = subprocess.Popen(
