@@ -29,6 +29,7 @@ from routes.path import PeerName
 from routes.prefix import Address, Prefix, format_address, is_link_local
 
 ACCEPTS_PER_TURN = 8
+"""Each makes a session; 64 of them held changes up for tens of milliseconds."""
 BURST = 16
 """Connections that a peer may open at once; after that, `RATE` a second."""
 RATE = 1.0

@@ -160,7 +160,6 @@ class UpdateGroups:
             )
             group.put((nlri, (), selected) for nlri, selected in self._selected(key.family))
             group.log.commit()
-            group.log.tidy()
             self._fronts[key] = Front(group.log, self._alone)
         return group
 
@@ -280,14 +279,13 @@ class UpdateGroups:
     def changed(self, changes: Sequence[Change]) -> None:
         """Put the changes of the Loc-RIB into every log, and have them written."""
         self._changes += 1
+        self._tidy()
         by_size = {4: [c for c in changes if len(c.nlri.address) == 4], 16: []}
         if len(by_size[4]) < len(changes):
             by_size[16] = [c for c in changes if len(c.nlri.address) == 16]
         for group in self._groups.values():
             mine = by_size[4 if group.key.family is Family.IPV4 else 16]
             if mine:
-                if group.log.untidy:
-                    group.log.tidy()
                 group.put(mine)
                 group.log.commit()
                 if group.log.withdrawals > MOST_PINNED or group.log.overrun:
@@ -352,7 +350,7 @@ class UpdateGroups:
         self._patience = min(MOST_PATIENCE, self._cost * len(self._members))
 
     def _tidy(self) -> None:
-        """What a commit leaves to be done: clients come first."""
+        """Do what commits left to be done: after a round of writes, and at the latest before new changes."""
         for group in self._groups.values():
             if group.log.untidy:
                 group.log.tidy()

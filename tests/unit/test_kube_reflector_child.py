@@ -39,11 +39,15 @@ def keep(
     asyncio.run(main())
 
 
+async def begun(notes: Path) -> None:
+    await until(lambda: notes.exists() and notes.read_text() == "begun ")
+
+
 def test_one_that_is_wanted_no_more_is_told_to_leave(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     notes = tmp_path / "notes"
 
     async def story(child: ReflectorChild) -> None:
-        await until(lambda: notes.exists() and notes.read_text() == "begun ")
+        await begun(notes)
         assert child.running
         child.want(wanted=False)
         await until(lambda: not child.running)
@@ -58,7 +62,7 @@ def test_an_agent_that_ends_closes_the_pipe_and_sees_the_reflector_end(
     notes = tmp_path / "notes"
 
     async def story(_: ReflectorChild) -> None:
-        await until(lambda: notes.exists() and notes.read_text() == "begun ")
+        await begun(notes)
 
     ends = f"{NOTES}; open(sys.argv[1], 'a').write('end')"
     keep(monkeypatch, [sys.executable, "-c", ends, str(notes)], story)
@@ -71,7 +75,7 @@ def test_an_agent_that_leaves_for_good_has_the_reflector_leave_for_good(
     notes = tmp_path / "notes"
 
     async def story(child: ReflectorChild) -> None:
-        await until(lambda: notes.exists() and notes.read_text() == "begun ")
+        await begun(notes)
         child.leave()
 
     keep(monkeypatch, [sys.executable, "-c", NOTES, str(notes)], story)
