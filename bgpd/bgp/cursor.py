@@ -217,45 +217,15 @@ class Cursor(Generic[K]):
         below = bisect_left(segment.seqs, self._skip_below)
         return sorted({*own, *segment.withdrawals[: bisect_left(segment.withdrawals, below)]})
 
-    @property
-    def planned_end(self) -> int:
-        """The place behind the last `next_slices`."""
-        return self._plan_end
-
-    @property
-    def planned_messages(self) -> int:
-        """How many messages of the log are in the last `next_slices`."""
-        return sum(part.last - part.first for part in self._plan if not isinstance(part, Directed))
-
-    def planned_sources(self) -> set[SourceId]:
-        """Whose messages of the log are in the last `next_slices`."""
-        return {
-            message.source
-            for part in self._plan
-            if not isinstance(part, Directed)
-            for message in part.segment.messages[part.first : part.last]
-        }
-
-    def planned_without(self, source: SourceId) -> tuple[list[memoryview], int]:
-        """The last `next_slices` without the messages of a source, and how many those are."""
-        views: list[memoryview] = []
-        left_out = 0
-        for part in self._plan:
-            if isinstance(part, Directed):
-                continue
-            segment, first, last = part.segment, part.first, part.last
-            all_own = segment.of_source.get(source, [])
-            own = all_own[bisect_left(all_own, first) : bisect_left(all_own, last)]
-            left_out += len(own)
-            runs = segment.runs(first, last, own)
-            views += [segment.view[segment.start(begin) : segment.ends[end - 1]] for begin, end in runs]
-        return views, left_out
-
-    def follow(self, lead: Cursor[K], size: int) -> None:
-        """`size` bytes of what another cursor at this place has planned were taken by this one."""
-        self.seq, self._plan, self._plan_end = lead.seq, lead._plan, lead._plan_end
-        if size:
-            self.sent(size)
+    def took(self, batch: Iterable[tuple[int, SourceId, bytes]], size: int) -> None:
+        """`size` bytes of these messages of the log were taken, at a front."""
+        for seq, _, data in batch:
+            if not size:
+                break
+            self.messages += 1
+            self.seq = seq + 1
+            self.rest = data[size:]
+            size = max(0, size - len(data))
 
     def sent(self, size: int) -> None:
         """`size` bytes of the last `next_slices` were taken."""

@@ -24,6 +24,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Collection, Hashable, Iterable, Sequence
+from itertools import accumulate
 from typing import Generic, Protocol, TypeVar
 
 from bgpd.bgp.cursor import Cursor, Directed
@@ -42,6 +43,13 @@ class Encoder(Protocol[K]):
 
     def announce(self, attributes: object, keys: Sequence[K]) -> list[tuple[bytes, Sequence[K]]]: ...
     def withdraw(self, keys: Sequence[K]) -> list[tuple[bytes, Sequence[K]]]: ...
+
+
+class Standing(Protocol):
+    """A cursor, or a front of many."""
+
+    @property
+    def needs_from(self) -> int: ...
 
 
 def _runs(
@@ -64,6 +72,8 @@ class FanoutLog(Generic[K]):
         self._encoder = encoder
         self._segments: list[Segment[K]] = []
         self._firsts: list[int] = []
+        self._fresh: list[Message[K]] = []
+        """Appended, and in no segment yet: who has all else needs none."""
         self._newest: dict[K, Message[K]] = {}
         """The newest entry of each key, withdrawals included."""
         self._carriers: dict[K, list[Message[K]]] = {}
@@ -76,7 +86,7 @@ class FanoutLog(Generic[K]):
         self._owed: dict[SourceId, list[K]] = {}
         self._dirty: dict[int, Segment[K]] = {}
         self.cursors: dict[SourceId, Cursor[K]] = {}
-        self.apart: dict[SourceId, Cursor[K]] = {}
+        self.apart: dict[SourceId, Standing] = {}
         """Those that stand alone, and one for all that stand at a front."""
         self.next_seq = 0
         self.marked: dict[Cursor[K], None] = {}
@@ -102,7 +112,8 @@ class FanoutLog(Generic[K]):
     @property
     def held(self) -> int:
         """Bytes that the log holds."""
-        return sum(len(segment.view) for segment in self._segments)
+        stored = sum(len(segment.view) for segment in self._segments)
+        return stored + sum(len(message.data) for message in self._fresh)
 
     def known(self) -> Collection[K]:
         """Every key that a reader may hold: what is announced, and what any has still to be withdrawn of."""
@@ -201,8 +212,7 @@ class FanoutLog(Generic[K]):
         announced, self._announced = self._announced, {}
         for (source, _), (attributes, keys) in announced.items():
             self._append(messages, source, attributes, self._encoder.announce(attributes, keys))
-        if messages:
-            self._store(messages)
+        self._fresh += messages
         self._postpone_marks()
         self.untidy = True
         return bool(messages or owed)
@@ -210,6 +220,7 @@ class FanoutLog(Generic[K]):
     def tidy(self) -> None:
         """Let go of what nobody needs any more: some time after a commit, since no reader waits for it."""
         self.untidy = False
+        self._store()
         self._expire()
         self._compact()
 
@@ -236,7 +247,11 @@ class FanoutLog(Generic[K]):
             messages.append(message)
             self._newest.update(dict.fromkeys(keys, message))
 
-    def _store(self, messages: list[Message[K]]) -> None:
+    def _store(self) -> None:
+        """Have all that was appended in segments."""
+        messages, self._fresh = [message for message in self._fresh if message.alive], []
+        if not messages:
+            return
         last = self._segments[-1] if self._segments else None
         if last is not None and len(last.view) < SEGMENT_SIZE and id(last) not in self._dirty:
             last.extend(messages)
@@ -307,6 +322,7 @@ class FanoutLog(Generic[K]):
         for carriers in list(self._carriers.values()):
             for message in list(carriers):
                 self._cut(message)
+        self._store()
         self._compact()
 
     # -- reading ----------------------------------------------------------------------------------
@@ -328,8 +344,22 @@ class FanoutLog(Generic[K]):
 
     def segments_from(self, seq: int) -> Iterable[tuple[Segment[K], int]]:
         """The segments that hold messages from `seq` on, each with the index of its first such message."""
+        self._store()
         at = max(0, bisect_right(self._firsts, seq) - 1)
         for segment in self._segments[at:]:
             first = bisect_left(segment.seqs, seq)
             if first < len(segment.seqs):
                 yield segment, first
+
+    def since(self, seq: int, limit: int) -> tuple[list[Message[K]], int]:
+        """Messages from `seq` on that are alive, about `limit` bytes together, and the place behind them."""
+        fresh = self._fresh
+        if fresh and fresh[0].seq <= seq:
+            found = [message for message in fresh if message.alive and message.seq >= seq]
+        else:
+            held = self.segments_from(seq)
+            found = [each for segment, at in held for each in segment.messages[at:] if each.alive]
+        for at, end in enumerate(accumulate(len(message.data) for message in found), 1):
+            if end >= limit:
+                return found[:at], found[at - 1].seq + 1
+        return found, self.next_seq

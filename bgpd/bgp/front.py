@@ -18,6 +18,7 @@ from typing import Generic, Protocol, TypeVar
 
 from bgpd.bgp.cursor import Cursor
 from bgpd.bgp.fanout import FanoutLog
+from bgpd.bgp.segment import SourceId
 
 NOBODY = -1
 """The source that stands for all who are here: nothing comes from it."""
@@ -26,7 +27,7 @@ STEP = 64
 MOST = 1 << 19
 """Bytes of one write, about."""
 
-Send = Callable[[memoryview | bytes], int]
+Send = Callable[[bytes], int]
 """A socket's own `send`."""
 
 
@@ -40,6 +41,9 @@ class Reader(Protocol):
 K = TypeVar("K", bound=Hashable)
 R = TypeVar("R", bound=Reader)
 
+Batch = list[tuple[int, SourceId, bytes]]
+"""Messages as they are written: place, source, and bytes, which the log may encode again meanwhile."""
+
 
 class Front(Generic[K, R]):
     """The cursors that stand together, and what writes to each."""
@@ -48,34 +52,42 @@ class Front(Generic[K, R]):
         self._log = log
         self._alone = alone
         """Gets whoever leaves."""
-        self._lead: Cursor[K] = Cursor(log, NOBODY)
-        self._bytes = 0
+        # Where those stand to whom the batch was not written, and what all have been written here before.
+        self._seq = self._messages = self._bytes = 0
         # One entry for each who is here.
         self._cursors: list[Cursor[K]] = []
         self._sends: list[Send] = []
         self._readers: list[R] = []
-        self._data: memoryview | bytes = b""
+        self._batch: Batch = []
         """What is being written now."""
+        self._data = b""
+        """The same as one buffer; empty between writes."""
+        self._end = 0
+        """The place behind it."""
         self._at = 0
         """So many, from the first on, have been written to."""
 
     def __len__(self) -> int:
         return len(self._cursors)
 
+    @property
+    def needs_from(self) -> int:
+        """The first withdrawal that tells anybody here something."""
+        return self._seq
+
     # -- who is here ------------------------------------------------------------------------------
 
     def admit(self, cursor: Cursor[K], send: Send, reader: R) -> bool:
         """Take in a cursor that has everything, if those who are here have, too."""
-        lead = self._lead
         if self._data or not cursor.caught_up:
             return False
         if not self._cursors:
-            lead.seq = self._log.next_seq
-            self._log.apart[NOBODY] = lead
-        if not lead.caught_up:
+            self._seq = self._log.next_seq
+            self._log.apart[NOBODY] = self
+        if self._seq < self._log.next_seq:
             return False
         cursor.front, cursor.slot = self, len(self._cursors)
-        cursor.messages -= lead.messages
+        cursor.messages -= self._messages
         cursor.bytes_past -= self._bytes
         self._log.apart.pop(cursor.source, None)
         self._cursors.append(cursor)
@@ -85,10 +97,9 @@ class Front(Generic[K, R]):
 
     def place(self, cursor: Cursor[K]) -> tuple[int, int, int]:
         """Where one who is here stands, and the messages and bytes that all have been written here."""
-        lead = self._lead
         if cursor.slot < self._at:
-            return lead.planned_end, lead.messages + lead.planned_messages, self._bytes + len(self._data)
-        return lead.seq, lead.messages, self._bytes
+            return self._end, self._messages + len(self._batch), self._bytes + len(self._data)
+        return self._seq, self._messages, self._bytes
 
     def leave(self, cursor: Cursor[K]) -> None:
         """Let one read alone, from where it stands."""
@@ -119,78 +130,71 @@ class Front(Generic[K, R]):
     def write(self) -> Iterator[int]:
         """Write what is new to everybody here, in steps, each of which says how many writes it took."""
         until = self._log.next_seq
-        while self._cursors and self._lead.seq < until:
+        while self._cursors and self._seq < until:
             self._begin()
-            if self._data and self._at:
+            if self._at:
                 yield self._at
-            while self._at < len(self._sends):
+            while self._data and self._at < len(self._sends):
                 yield self._step()
-            self._lead.sent(len(self._data))
+            self._seq = self._end
+            self._messages += len(self._batch)
             self._bytes += len(self._data)
-            self._data, self._at = b"", 0
+            self._batch, self._data, self._at = [], b"", 0
 
     def _begin(self) -> None:
         """Plan one write; the sources of what is in it need another, and many of them read alone."""
-        buffers = self._lead.next_slices(MOST)
-        self._data = buffers[0] if len(buffers) == 1 else b"".join(buffers)
-        planned = self._lead.planned_sources()
-        found = (self._log.cursors.get(source) for source in planned)
+        messages, self._end = self._log.since(self._seq, MOST)
+        self._batch = [(message.seq, message.source, message.data) for message in messages]
+        self._data = b"".join([data for _, _, data in self._batch])
+        found = map(self._log.cursors.get, {source for _, source, _ in self._batch})
         sources = [cursor for cursor in found if cursor is not None and cursor.front is self]
         for cursor in sources:
-            if len(sources) > STEP or not self._write_source(cursor, alone=len(planned) == 1):
+            if len(sources) > STEP:
                 self.leave(cursor)
-        if not buffers:
-            self._at = len(self._sends)
+            else:
+                self._write_source(cursor)
 
-    def _write_source(self, cursor: Cursor[K], *, alone: bool) -> bool:
-        """Write what is new but the source's own, which is all of it where it is the source `alone`; False
-        when it reads alone, from where it stood."""
-        data, own = b"", self._lead.planned_messages
-        if not alone:
-            parts, own = self._lead.planned_without(cursor.source)
-            data = b"".join(parts)
-        taken = 0
+    def _write_source(self, cursor: Cursor[K]) -> None:
+        """Write what is not the source's own."""
+        others = [each for each in self._batch if each[1] != cursor.source]
+        data, taken = b"".join([data for _, _, data in others]), 0
         if data:
             with suppress(OSError):  # as in `_step`
                 taken = self._sends[cursor.slot](data)
-        if taken < len(data):
-            reader = self._readers[cursor.slot]
-            self.leave(cursor)
-            cursor.next_slices(MOST)
-            cursor.sent(taken)
-            cursor.bytes_past += taken
-            reader.fell_behind()
-            return True
-        cursor.messages -= own
-        cursor.bytes_past -= len(self._data) - taken
         self._swap(cursor.slot, self._at)
         self._at += 1
-        return True
+        if taken < len(data):
+            self._fell_behind(cursor, others, taken)
+            return
+        cursor.messages -= len(self._batch) - len(others)
+        cursor.bytes_past -= len(self._data) - taken
 
     def _step(self) -> int:
         """The inner loop of a reflector: nothing but the writes."""
         data, at = self._data, self._at
         size, stop = len(data), min(at + STEP, len(self._sends))
-        short: list[tuple[int, int]] = []
+        short: list[tuple[Cursor[K], int]] = []
         while at < stop:
             try:
                 for send in self._sends[at:stop]:
                     taken = send(data)
                     if taken != size:
-                        short.append((at, taken))
+                        short.append((self._cursors[at], taken))
                     at += 1
             except OSError:  # full; or lost, which shows again, and is dealt with, at its next write
-                short.append((at, 0))
+                short.append((self._cursors[at], 0))
                 at += 1
         done, self._at = at - self._at, at
-        for slot, taken in reversed(short):
-            self._fell_behind(slot, taken)
+        for cursor, taken in reversed(short):
+            self._fell_behind(cursor, self._batch, taken)
         return done
 
-    def _fell_behind(self, slot: int, taken: int) -> None:
-        cursor, reader = self._cursors[slot], self._readers[slot]
+    def _fell_behind(self, cursor: Cursor[K], batch: Batch, taken: int) -> None:
+        """Only so many bytes of its batch were taken by one that counts as written to."""
+        reader = self._readers[cursor.slot]
         self.leave(cursor)
-        cursor.messages -= self._lead.planned_messages
+        cursor.messages -= len(self._batch)
         cursor.bytes_past -= len(self._data) - taken
-        cursor.follow(self._lead, taken)
+        cursor.seq = self._seq
+        cursor.took(batch, taken)
         reader.fell_behind()
