@@ -73,6 +73,9 @@ class _Difference:
 class OwnPrefixes:
     """The agent's Adj-RIB-Out (`bgpd.daemon.Outbound`)."""
 
+    patience = 0.0
+    """What a node learns goes to its kernel at once."""
+
     def __init__(self, node: NodeAddresses, configured: ConfiguredNextHops) -> None:
         self.configured = configured
         """Next hops; a new value counts from the next `originate` or `addresses_changed`."""

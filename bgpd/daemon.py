@@ -1,7 +1,7 @@
 """The single writer: what sessions report goes into the RIB here, and every effect leaves from here.
 
-All of it runs in one event loop.  Sessions call in (`SessionHandler`), the RIB decides, and once at the
-end of the loop's turn the collected changes go to the FIB and to whoever watches.  Graceful restart of
+All of it runs in one event loop.  Sessions call in (`SessionHandler`), the RIB decides, and once no more
+input waits the collected changes go to the FIB and to whoever watches.  Graceful restart of
 peers (RFC 4724 section 4.2) lives here too, because it is about what to keep when a session goes.
 
 It must never wait for anything: what takes time is a timer, a callback or somebody else's thread.
@@ -25,6 +25,7 @@ from bgpd.bgp.message import EndOfRib, RefreshKind, RouteRefresh, Update
 from bgpd.bgp.notifications import Cease, cease
 from bgpd.bgp.session import PeerSession
 from bgpd.config import Config, PeerConfig
+from bgpd.event_loop import input_waits
 from bgpd.throttle import Throttle
 from routes.adj_rib_in import LimitEvent, LimitKind
 from routes.convergence import InitialConvergence
@@ -47,6 +48,10 @@ class ChangeSink(Protocol):
 
 class Outbound(Protocol):
     """What peers are told."""
+
+    @property
+    def patience(self) -> float:
+        """Seconds that changes may wait for more input, which leaves in the same writes then."""
 
     def session_up(self, session: PeerSession, negotiated: Negotiated) -> None:
         """Begin to tell the peer what it should know."""
@@ -133,7 +138,9 @@ class Daemon:
         self._interface_of = interface_of
         self._tasks = tasks
         self._loop = asyncio.get_running_loop()
+        self._input_waits = input_waits()
         self._flush_planned = False
+        self._flush_by = 0.0
         self._restarting_until = self._loop.time() + config.speaker.restart_time
 
     # -- peers ------------------------------------------------------------------------------------
@@ -163,9 +170,10 @@ class Daemon:
         self.convergence.removed(name, self._loop.time())
         self.on_convergence()
         self.plan_flush()
-        self._loop.call_soon(self._forget, name)  # behind the flush, which still names its paths
+        self._loop.call_soon(self._forget, name)
 
     def _forget(self, name: PeerName) -> None:
+        self.flush()  # it still names the peer's paths
         if name not in self.peers:
             self._out.forget(name)
 
@@ -216,7 +224,10 @@ class Daemon:
                     self._end_of_rib(state, source, message.family)
                 elif isinstance(message, RouteRefresh):
                     self._route_refresh(state, message)
-        self.plan_flush()
+        if self._input_waits():
+            self.plan_flush()
+        else:
+            self.flush()
 
     def _updates(self, state: PeerState, source: Source, updates: list[Update]) -> None:
         self.rib.updates(source, updates)
@@ -339,12 +350,16 @@ class Daemon:
     # -- what leaves ------------------------------------------------------------------------------
 
     def plan_flush(self) -> None:
-        """Let the changes collected by now leave at the end of this turn of the loop."""
+        """Let the changes collected by now leave in the loop's next turn, or once no more input waits."""
         if not self._flush_planned:
             self._flush_planned = True
+            self._flush_by = self._loop.time() + self._out.patience
             self._loop.call_soon(self._planned_flush)
 
     def _planned_flush(self) -> None:
+        if self._input_waits() and self._loop.time() < self._flush_by:
+            self._loop.call_soon(self._planned_flush)  # behind what is read in this turn
+            return
         self._flush_planned = False
         self.flush()
 

@@ -24,6 +24,7 @@ from bgpd.config import Config
 from bgpd.config_table import InvalidConfigError
 from bgpd.daemon import Daemon, repeated
 from bgpd.errors import ConfigError, PodbgpError
+from bgpd.event_loop import EventLoop
 from bgpd.faults import crash_on_our_faults
 from bgpd.gc_policy import GcPolicy
 from bgpd.log import configure, log_problems
@@ -303,7 +304,8 @@ def run_until_stopped(start: Callable[[asyncio.TaskGroup], Awaitable[Role]]) -> 
     """Run the role that `start` starts until it is told to stop; the exit code."""
     code = 0
     try:
-        asyncio.run(_main(start))
+        with asyncio.Runner(loop_factory=EventLoop) as runner:
+            runner.run(_main(start))
     except* StoppedEarlyError:
         log.info("stopped before it began")
     except* PodbgpError as group:

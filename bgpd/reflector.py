@@ -71,6 +71,11 @@ class Outbox:
     def _selected(self, family: Family) -> Iterator[tuple[Prefix, tuple[Path, ...]]]:
         return iter(list(self._rib.loc_rib(family).selected.items()))
 
+    @property
+    def patience(self) -> float:
+        """A write costs nearly the same whatever its size: waiting for one round of them may save many."""
+        return self.groups.patience
+
     def is_client(self, name: PeerName) -> bool:
         """Whether a peer is, or was when it was last here, a client."""
         return self.roles.get(name) is Role.CLIENT

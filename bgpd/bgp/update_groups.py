@@ -25,6 +25,7 @@ from bgpd.bgp.message import Notification, RefreshKind, RouteRefresh
 from bgpd.bgp.notifications import Cease, cease
 from bgpd.bgp.outflow import Outflow
 from bgpd.bgp.update_group import GroupKey, Identities, UpdateGroup
+from bgpd.event_loop import input_waits
 from routes.loc_rib import Change
 from routes.path import Path, PeerName
 from routes.peer import Negotiated
@@ -41,7 +42,7 @@ log = structlog.get_logger()
 PUMP_TIME = 0.01
 """Seconds of writing before the event loop turns."""
 MOST_PATIENCE = 0.1
-"""Seconds that a round of writes waits for more input, at most."""
+"""Seconds that changes wait for more input, at most."""
 TOGETHER = 16
 """Clients that are written to one by one between two looks at the clock."""
 MOST_PINNED = 100_000
@@ -118,18 +119,14 @@ class UpdateGroups:
         self._alone: dict[_Member, None] = {}
         """Who is not at the front of all its logs."""
         self._loop = asyncio.get_running_loop()
+        self._input_waits = input_waits()
         self._pump_planned = False
         self._asked = False
         """Whether there is something to write that the present round may miss."""
         self._round: Iterator[int] | None = None
         """The writes of a round that has begun."""
-        self._changes = 0
-        """Times that something was put into the logs."""
-        self._changes_seen = 0
-        self._asked_at = 0.0
         self._cost = 0.0
         """Seconds that writing to one member takes, on a moving average."""
-        self._patience = 0.0
 
     def __iter__(self) -> Iterator[UpdateGroup]:
         return iter(self._groups.values())
@@ -278,7 +275,6 @@ class UpdateGroups:
 
     def changed(self, changes: Sequence[Change]) -> None:
         """Put the changes of the Loc-RIB into every log, and have them written."""
-        self._changes += 1
         self._tidy()
         by_size = {4: [c for c in changes if len(c.nlri.address) == 4], 16: []}
         if len(by_size[4]) < len(changes):
@@ -290,7 +286,11 @@ class UpdateGroups:
                 group.log.commit()
                 if group.log.withdrawals > MOST_PINNED or group.log.overrun:
                     self._bound(group)
-        self._pump_soon()
+        self._asked = True
+        if self._input_waits():
+            self._plan_pump()
+        else:
+            self._pump()
 
     def _bound(self, group: UpdateGroup) -> None:
         """Have readers that keep too much waiting begin anew, or go."""
@@ -310,30 +310,33 @@ class UpdateGroups:
 
     # -- writing ----------------------------------------------------------------------------------
 
+    @property
+    def patience(self) -> float:
+        """Seconds that changes may wait for more: as long as a round of writes takes, at most."""
+        return min(MOST_PATIENCE, self._cost * len(self._members))
+
     def _pump_soon(self) -> None:
-        """Write once the input that is ready has been read, in short slices."""
-        if not self._asked:
-            self._asked = True
-            self._asked_at = self._loop.time()
+        """Write in the loop's next turn, in short slices."""
+        self._asked = True
         self._plan_pump()
 
     def _plan_pump(self) -> None:
         if not self._pump_planned:
             self._pump_planned = True
-            self._loop.call_soon(self._pump)
+            self._loop.call_soon(self._planned_pump)
+
+    def _planned_pump(self) -> None:
+        self._pump_planned = False
+        self._pump()
 
     def _pump(self) -> None:
-        now = self._loop.time()
-        self._pump_planned = False
+        """Write for a while, unless there is nothing to write."""
         if self._round is None:
-            if self._changes != self._changes_seen and now - self._asked_at < self._patience:
-                # More came in this turn of the loop.  A write costs nearly the same whatever its size, so
-                # waiting for as long as a round of writes takes at most doubles one and may save many.
-                self._changes_seen = self._changes
-                self._plan_pump()
+            if not self._asked:
                 return
-            self._asked, self._changes_seen = False, self._changes
+            self._asked = False
             self._round = self._write_all()
+        now = self._loop.time()
         until, writes = now + PUMP_TIME, 0
         for done in self._round:
             writes += done
@@ -347,7 +350,6 @@ class UpdateGroups:
                 self._plan_pump()
         if writes:
             self._cost += 0.1 * ((self._loop.time() - now) / writes - self._cost)
-        self._patience = min(MOST_PATIENCE, self._cost * len(self._members))
 
     def _tidy(self) -> None:
         """Do what commits left to be done: after a round of writes, and at the latest before new changes."""
