@@ -10,10 +10,13 @@ import asyncio
 import select
 import selectors
 from collections.abc import Callable
+from time import monotonic
 
 
 class EventLoop(asyncio.SelectorEventLoop):
     """asyncio's loop on epoll."""
+
+    time = staticmethod(monotonic)
 
     def __init__(self) -> None:
         selector = selectors.EpollSelector()

@@ -451,7 +451,8 @@ class Rib:
 
     def take_changes(self) -> list[Change]:
         """Run the decision once for each touched prefix; what changed since the last call."""
-        return [change for loc_rib in self._loc.values() for change in loc_rib.take_changes()]
+        touched = [loc_rib for loc_rib in self._loc.values() if loc_rib.pending]
+        return [change for loc_rib in touched for change in loc_rib.take_changes()]
 
     def take_limit_events(self) -> list[LimitEvent]:
         """Lines that a peer's number of prefixes crossed since the last call."""

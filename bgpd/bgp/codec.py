@@ -521,6 +521,7 @@ class Decoder:
         self._tail = bytearray()
         self._needed = HEADER_SIZE
         self._negotiated: Negotiated | None = None
+        self._limit = STANDARD_LIMIT
         self._opened = False
         self._broken = False
         self._fast_wanted = fast
@@ -537,50 +538,49 @@ class Decoder:
             return
         self._negotiated = value
         self._fast = None
+        # RFC 8654 section 4: what we offered to receive binds us, whatever the peer offered.
+        offered = value is not None and value.local_capabilities.extended_message
+        self._limit = EXTENDED_LIMIT if offered else STANDARD_LIMIT
         if value is not None and value.four_octet and self._fast_wanted:
-            self._fast = FastPath(value, self._limit())
+            self._fast = FastPath(value, self._limit)
 
     def feed(self, data: bytes) -> list[Message]:
         """The messages that are now complete; nothing more after a `Malformed`, which comes last."""
         messages: list[Message] = []
         if self._broken:
             return messages
-        self._tail += data
-        if len(self._tail) < self._needed:
-            return messages
-        stream = bytes(self._tail)
+        tail = self._tail
+        if tail:
+            tail += data
+            if len(tail) < self._needed:
+                return messages
+            data = bytes(tail)
+            tail.clear()
         try:
-            position = self._decode_stream(stream, messages)
+            position = self._decode_stream(data, messages)
         except SessionResetError as error:
             self._broken = True
-            self._tail.clear()
             messages.append(error.malformed)
         else:
-            self._tail = bytearray(stream[position:])
+            if position < len(data):
+                tail += data[position:]
         return messages
 
     def _decode_stream(self, stream: bytes, messages: list[Message]) -> int:
         """Decode whole messages; returns where the first incomplete one begins."""
         position, size = 0, len(stream)
-        limit = self._limit()
         while True:
             if self._fast is not None:
                 position = self._fast.decode(stream, position, messages)
             if size - position < HEADER_SIZE:
                 self._needed = HEADER_SIZE
                 return position
-            end = message_end(stream, position, limit)
+            end = message_end(stream, position, self._limit)
             if end > size:
                 self._needed = end - position
                 return position
             messages += self._decode(stream[position + 18], stream[position + HEADER_SIZE : end])
             position = end
-
-    def _limit(self) -> int:
-        # RFC 8654 section 4: what we offered to receive binds us, whatever the peer offered.
-        session = self._negotiated
-        offered = session is not None and session.local_capabilities.extended_message
-        return EXTENDED_LIMIT if offered else STANDARD_LIMIT
 
     def _decode(self, kind: int, body: bytes) -> Iterable[Message]:
         if kind == OPEN:

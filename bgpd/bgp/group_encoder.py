@@ -8,11 +8,11 @@ Messages stay within 4,096 bytes unless one path's attributes need more, so that
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 from bgpd.bgp.codec import pack_attributes
 from bgpd.bgp.framing import UPDATE, frame
-from bgpd.bgp.packing import announcement_bodies, pack_prefixes, reach_header, withdrawal_bodies
+from bgpd.bgp.packing import announcement_body, pack_prefixes, reach_header, withdrawal_body
 from routes.path import PathAttributes
 from routes.peer import Negotiated
 from routes.prefix import Family, Prefix
@@ -20,10 +20,25 @@ from routes.prefix import Family, Prefix
 _ROOM = 4096 - 23
 """Bytes for attributes and NLRI in an UPDATE that has no withdrawn routes."""
 _REACH_HEADER = 4
+_UNREACH_HEADER = 7
+_MEMORY = 4096
+"""Attributes whose bytes are remembered; a full memory is emptied."""
 
 Key = Prefix | tuple[Prefix, int]
 """An NLRI, with ADD-PATH and its path ID."""
 Encoded = list[tuple[bytes, Sequence[Key]]]
+
+
+class _Packed(NamedTuple):
+    """Attributes, kept so that their identity stays theirs, as bytes."""
+
+    attributes: PathAttributes
+    reach: bytes | None
+    """What MP_REACH_NLRI begins with, where it is needed."""
+    block: bytes
+    """All others."""
+    room: int
+    """Bytes that are left for NLRI."""
 
 
 class GroupEncoder:
@@ -34,6 +49,8 @@ class GroupEncoder:
         self._kind = member.kind
         self._four_octet = member.four_octet
         self._add_path = family in member.add_path_send
+        self._packed: dict[int, _Packed] = {}
+        """By identity, which costs nothing beside a hash."""
 
     def announce(self, attributes: object, keys: Sequence[Key]) -> Encoded:
         """UPDATEs that announce `keys` with `attributes` (a `PathAttributes`).
@@ -41,30 +58,34 @@ class GroupEncoder:
         Attributes that fit no message of 4,096 bytes are announced to nobody: the keys are withdrawn, so
         that no peer keeps an older path.
         """
+        _, reach, block, room = self._packed.get(id(attributes)) or self._pack(attributes)
+        encoded: Encoded = []
+        for blob, part in self._filled(keys, room):
+            if len(blob) > room:
+                encoded += self.withdraw(part)
+            else:
+                encoded.append((frame(UPDATE, announcement_body(block, reach, blob)), part))
+        return encoded
+
+    def _pack(self, attributes: object) -> _Packed:
         path = cast("PathAttributes", attributes)
         reach = reach_header(path, self._family)
         block = pack_attributes(path, reach is None, self._four_octet, self._kind)
         room = _ROOM - len(block) - (_REACH_HEADER + len(reach) if reach else 0)
-        encoded: Encoded = []
-        for pieces, part in self._filled(keys, room):
-            bodies = announcement_bodies(block, reach, pieces, extended=False)
-            if bodies is None:
-                encoded += self.withdraw(part)
-            else:
-                encoded += [(frame(UPDATE, body), part) for body in bodies]
-        return encoded
+        if len(self._packed) >= _MEMORY:
+            self._packed.clear()
+        packed = self._packed[id(attributes)] = _Packed(path, reach, block, room)
+        return packed
 
     def withdraw(self, keys: Sequence[Key]) -> Encoded:
         """UPDATEs that withdraw `keys`."""
-        room = _ROOM - _REACH_HEADER - 3
         return [
-            (frame(UPDATE, body), part)
-            for pieces, part in self._filled(keys, room)
-            for body in withdrawal_bodies(self._family, pieces)
+            (frame(UPDATE, withdrawal_body(self._family, blob)), part)
+            for blob, part in self._filled(keys, _ROOM - _UNREACH_HEADER)
         ]
 
-    def _filled(self, keys: Sequence[Key], room: int) -> Iterator[tuple[list[bytes], Sequence[Key]]]:
-        """The NLRI of as many keys as have room in a message, and those keys."""
+    def _filled(self, keys: Sequence[Key], room: int) -> Iterator[tuple[bytes, Sequence[Key]]]:
+        """The NLRI of as many keys as have room in a message, but of one at least, and those keys."""
         if self._add_path:
             paths = cast("Sequence[tuple[Prefix, int]]", keys)
             pieces = pack_prefixes([nlri for nlri, _ in paths], self._family)
@@ -73,14 +94,15 @@ class GroupEncoder:
             ]
         else:
             pieces = pack_prefixes(cast("Sequence[Prefix]", keys), self._family)
-        sizes = list(map(len, pieces))
-        if sum(sizes) <= room:
-            yield pieces, keys
+        blob = b"".join(pieces)
+        if len(blob) <= room:
+            if keys:  # an UPDATE without any would be an End-of-RIB
+                yield blob, keys
             return
         first, left = 0, room
-        for at, size in enumerate(sizes):
-            if size > left and at > first:
-                yield pieces[first:at], keys[first:at]
+        for at, piece in enumerate(pieces):
+            if len(piece) > left and at > first:
+                yield b"".join(pieces[first:at]), keys[first:at]
                 first, left = at, room
-            left -= size
-        yield pieces[first:], keys[first:]
+            left -= len(piece)
+        yield b"".join(pieces[first:]), keys[first:]

@@ -19,6 +19,7 @@ from routes.prefix import Family, Prefix
 _FIXED = HEADER_SIZE + 4
 """Header, and the two length fields of an UPDATE."""
 _ATTRIBUTE_HEADER = 4
+_UNREACH_HEADER = 3
 
 
 _LENGTHS = tuple(bytes((length,)) for length in range(129))
@@ -36,13 +37,15 @@ def pack_prefixes(prefixes: Iterable[Prefix], family: Family) -> list[bytes]:
 
 def withdrawal_bodies(family: Family, pieces: Sequence[bytes]) -> Iterator[bytes]:
     """UPDATEs that withdraw these NLRI."""
+    overhead = _FIXED if family is Family.IPV4 else _FIXED + _ATTRIBUTE_HEADER + _UNREACH_HEADER
+    return (withdrawal_body(family, blob) for blob in _fill(pieces, STANDARD_LIMIT - overhead))
+
+
+def withdrawal_body(family: Family, blob: bytes) -> bytes:
+    """An UPDATE that withdraws all NLRI in `blob`, which must fit."""
     if family is Family.IPV4:
-        for blob in _fill(pieces, STANDARD_LIMIT - _FIXED):
-            yield _prefixed(blob) + b"\0\0"
-        return
-    header = bytes((0, family, UNICAST))
-    for blob in _fill(pieces, STANDARD_LIMIT - _FIXED - _ATTRIBUTE_HEADER - len(header)):
-        yield b"\0\0" + _prefixed(_family_attribute(Attr.MP_UNREACH_NLRI, header + blob))
+        return _prefixed(blob) + b"\0\0"
+    return b"\0\0" + _prefixed(_family_attribute(Attr.MP_UNREACH_NLRI, bytes((0, family, UNICAST)) + blob))
 
 
 def reach_header(attributes: PathAttributes, family: Family) -> bytes | None:
@@ -67,12 +70,14 @@ def announcement_bodies(
     limit = STANDARD_LIMIT if least <= STANDARD_LIMIT else EXTENDED_LIMIT
     if least > limit or (limit == EXTENDED_LIMIT and not extended):
         return None
-    blobs = _fill(pieces, limit - overhead)
+    return [announcement_body(block, reach, blob) for blob in _fill(pieces, limit - overhead)]
+
+
+def announcement_body(block: bytes, reach: bytes | None, blob: bytes) -> bytes:
+    """An UPDATE that announces all NLRI in `blob`, which must fit."""
     if reach is None:
-        return [b"\0\0" + _prefixed(block) + blob for blob in blobs]
-    return [
-        b"\0\0" + _prefixed(_family_attribute(Attr.MP_REACH_NLRI, reach + blob) + block) for blob in blobs
-    ]
+        return b"\0\0" + _prefixed(block) + blob
+    return b"\0\0" + _prefixed(_family_attribute(Attr.MP_REACH_NLRI, reach + blob) + block)
 
 
 def _fill(pieces: Sequence[bytes], room: int) -> Iterator[bytes]:

@@ -102,6 +102,7 @@ class PeerSession:
         random: random_module.Random | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._now = self._loop.time
         self._handler = handler
         self._fsm = Fsm(config, speaker, local, random or random_module.Random())  # noqa: S311 - jitter only
         self._interface_of = interface_of
@@ -459,9 +460,6 @@ class PeerSession:
         self.last_error = LastError(text, time.time(), sent, code, subcode)
 
     # -- time -------------------------------------------------------------------------------------
-
-    def _now(self) -> float:
-        return self._loop.time()
 
     def _note_state(self) -> None:
         state = self._fsm.state

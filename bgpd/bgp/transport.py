@@ -148,8 +148,8 @@ class Transport:
         began = self._loop.time()
         self._owner.transport_received(self, bytes(_view[:size]))
         took = self._loop.time() - began
-        if took > 2 * _READ_BUDGET:
-            self._slice = max(READ_LEAST, min(size, self._slice) // 2)
+        if took > 2 * _READ_BUDGET and size > READ_LEAST:  # a smaller one was slow for another reason
+            self._slice = max(READ_LEAST, size // 2)
         elif took < _READ_BUDGET / 2 and size == self._slice:
             self._slice = min(READ_LARGEST, self._slice * 2)
 

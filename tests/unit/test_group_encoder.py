@@ -74,3 +74,20 @@ def test_attributes_that_nearly_fill_a_message_leave_room_for_one_key() -> None:
     messages = read(encoded, add_path=False)
     assert [key for _, held in messages for key in held] == keys
     assert all(update.attributes == attributes for update, _ in messages)
+
+
+@pytest.mark.parametrize("family", Family)
+def test_of_nothing_nothing_is_told(family: Family) -> None:
+    """An UPDATE without prefixes is an End-of-RIB (RFC 4724 section 2)."""
+    encoder = GroupEncoder(family, session())
+    assert encoder.announce(plain(family), []) == encoder.withdraw([]) == []
+
+
+def test_attributes_are_told_apart_whatever_was_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bgpd.bgp.group_encoder._MEMORY", 3)
+    encoder, nlri = GroupEncoder(Family.IPV4, session()), MANY[Family.IPV4][0][0]
+    for med in (*range(10), *range(10)):  # each is freed, and another may get its identity
+        ((data, _),) = encoder.announce(plain(Family.IPV4, med=med), [nlri])
+        ((update, _),) = read([(data, [nlri])], add_path=False)
+        assert update.attributes is not None
+        assert update.attributes.med == med
