@@ -215,9 +215,12 @@ class Daemon:
         state, source = self._state_of(session), session.source
         if state is None or state.negotiated is None or source is None:
             return
+        updates: list[Update] = []
         for kind, run in groupby(messages, key=type):
             if kind is Update:
-                self._updates(state, source, cast("list[Update]", list(run)))
+                here = cast("list[Update]", list(run))
+                self._updates(state, source, here)
+                updates += here
                 continue
             for message in run:
                 if isinstance(message, EndOfRib):
@@ -228,11 +231,12 @@ class Daemon:
             self.plan_flush()
         else:
             self.flush()
+        if updates:
+            self.watchers.received(lambda: [nlri for u in updates for nlri in (*u.announced, *u.withdrawn)])
+            self.watchers.peer_changed(state.config.name)
 
     def _updates(self, state: PeerState, source: Source, updates: list[Update]) -> None:
         self.rib.updates(source, updates)
-        self.watchers.received(lambda: [nlri for u in updates for nlri in (*u.announced, *u.withdrawn)])
-        self.watchers.peer_changed(state.config.name)
         for update in updates:
             if update.error:
                 state.session.remember_malformed(update.error)

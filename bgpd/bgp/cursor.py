@@ -12,7 +12,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from bgpd.bgp.segment import Segment, SourceId
+from bgpd.bgp.segment import Batch, Segment, SourceId
 
 K = TypeVar("K", bound=Hashable)
 
@@ -217,7 +217,7 @@ class Cursor(Generic[K]):
         below = bisect_left(segment.seqs, self._skip_below)
         return sorted({*own, *segment.withdrawals[: bisect_left(segment.withdrawals, below)]})
 
-    def took(self, batch: Iterable[tuple[int, SourceId, bytes]], size: int) -> None:
+    def took(self, batch: Batch, size: int) -> None:
         """`size` bytes of these messages of the log were taken, at a front."""
         for seq, _, data in batch:
             if not size:

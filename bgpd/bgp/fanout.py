@@ -24,11 +24,10 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Collection, Hashable, Iterable, Sequence
-from itertools import accumulate
 from typing import Generic, Protocol, TypeVar
 
 from bgpd.bgp.cursor import Cursor, Directed
-from bgpd.bgp.segment import Message, Segment, SourceId
+from bgpd.bgp.segment import Batch, Message, Segment, SourceId
 
 K = TypeVar("K", bound=Hashable)
 
@@ -351,15 +350,21 @@ class FanoutLog(Generic[K]):
             if first < len(segment.seqs):
                 yield segment, first
 
-    def since(self, seq: int, limit: int) -> tuple[list[Message[K]], int]:
-        """Messages from `seq` on that are alive, about `limit` bytes together, and the place behind them."""
-        fresh = self._fresh
-        if fresh and fresh[0].seq <= seq:
-            found = [message for message in fresh if message.alive and message.seq >= seq]
-        else:
-            held = self.segments_from(seq)
-            found = [each for segment, at in held for each in segment.messages[at:] if each.alive]
-        for at, end in enumerate(accumulate(len(message.data) for message in found), 1):
-            if end >= limit:
-                return found[:at], found[at - 1].seq + 1
-        return found, self.next_seq
+    def since(self, seq: int, limit: int) -> tuple[Batch, int]:
+        """What is alive from `seq` on, about `limit` bytes of it, and the place behind that."""
+        found, end = self._fresh, self.next_seq
+        if not found or found[0].seq > seq:
+            found, size = [], 0
+            for segment, at in self.segments_from(seq):
+                found += segment.messages[at:]
+                size += segment.ends[-1] - segment.start(at)
+                if size > limit:
+                    end = found[-1].seq + 1
+                    break
+        batch = [(each.seq, each.source, each.data) for each in found if each.alive and each.seq >= seq]
+        left = limit
+        for at, (place, _, data) in enumerate(batch):
+            left -= len(data)
+            if left < 0:
+                return batch[: at + 1], place + 1
+        return batch, end

@@ -18,7 +18,7 @@ from typing import Generic, Protocol, TypeVar
 
 from bgpd.bgp.cursor import Cursor
 from bgpd.bgp.fanout import FanoutLog
-from bgpd.bgp.segment import SourceId
+from bgpd.bgp.segment import Batch, SourceId
 
 NOBODY = -1
 """The source that stands for all who are here: nothing comes from it."""
@@ -40,9 +40,6 @@ class Reader(Protocol):
 
 K = TypeVar("K", bound=Hashable)
 R = TypeVar("R", bound=Reader)
-
-Batch = list[tuple[int, SourceId, bytes]]
-"""Messages as they are written: place, source, and bytes, which the log may encode again meanwhile."""
 
 
 class Front(Generic[K, R]):
@@ -143,27 +140,31 @@ class Front(Generic[K, R]):
 
     def _begin(self) -> None:
         """Plan one write; the sources of what is in it need another, and many of them read alone."""
-        messages, self._end = self._log.since(self._seq, MOST)
-        self._batch = [(message.seq, message.source, message.data) for message in messages]
-        self._data = b"".join([data for _, _, data in self._batch])
-        found = map(self._log.cursors.get, {source for _, source, _ in self._batch})
-        sources = [cursor for cursor in found if cursor is not None and cursor.front is self]
-        for cursor in sources:
+        batch, self._end = self._log.since(self._seq, MOST)
+        self._batch = batch
+        self._data = b"".join([data for _, _, data in batch])
+        known, sources = self._log.cursors, dict[SourceId, Cursor[K]]()
+        for _, source, _ in batch:
+            cursor = known.get(source)
+            if cursor is not None and cursor.front is self:
+                sources[source] = cursor
+        for source, cursor in sources.items():
             if len(sources) > STEP:
                 self.leave(cursor)
             else:
-                self._write_source(cursor)
+                self._write_source(cursor, [each for each in batch if each[1] != source])
 
-    def _write_source(self, cursor: Cursor[K]) -> None:
+    def _write_source(self, cursor: Cursor[K], others: Batch) -> None:
         """Write what is not the source's own."""
-        others = [each for each in self._batch if each[1] != cursor.source]
-        data, taken = b"".join([data for _, _, data in others]), 0
-        if data:
+        taken = size = 0
+        if others:
+            data = b"".join([data for _, _, data in others])
+            size = len(data)
             with suppress(OSError):  # as in `_step`
                 taken = self._sends[cursor.slot](data)
         self._swap(cursor.slot, self._at)
         self._at += 1
-        if taken < len(data):
+        if taken < size:
             self._fell_behind(cursor, others, taken)
             return
         cursor.messages -= len(self._batch) - len(others)

@@ -16,6 +16,9 @@ K = TypeVar("K", bound=Hashable)
 SourceId = int
 """Names a peer: what it announces is not sent back to it, whichever session it uses."""
 
+Batch = list[tuple[int, SourceId, bytes]]
+"""Messages as they are written: place, source, and bytes, which the log may encode again meanwhile."""
+
 
 class Message(Generic[K]):
     """One encoded UPDATE."""
