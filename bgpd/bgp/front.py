@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import suppress
+from itertools import repeat
+from operator import call
 from typing import Generic, Protocol, TypeVar
 
 from bgpd.bgp.cursor import Cursor
@@ -171,24 +173,21 @@ class Front(Generic[K, R]):
         cursor.bytes_past -= len(self._data) - taken
 
     def _step(self) -> int:
-        """The inner loop of a reflector: nothing but the writes."""
-        data, at = self._data, self._at
-        size, stop = len(data), min(at + STEP, len(self._sends))
-        short: list[tuple[Cursor[K], int]] = []
-        while at < stop:
+        """The inner loop of a reflector: nothing but the writes, and no step of ours in between."""
+        data, began = self._data, self._at
+        stop = min(began + STEP, len(self._sends))
+        taken: list[int] = []
+        while began + len(taken) < stop:
             try:
-                for send in self._sends[at:stop]:
-                    taken = send(data)
-                    if taken != size:
-                        short.append((self._cursors[at], taken))
-                    at += 1
+                taken.extend(map(call, self._sends[began + len(taken) : stop], repeat(data)))
             except OSError:  # full; or lost, which shows again, and is dealt with, at its next write
-                short.append((self._cursors[at], 0))
-                at += 1
-        done, self._at = at - self._at, at
-        for cursor, taken in reversed(short):
-            self._fell_behind(cursor, self._batch, taken)
-        return done
+                taken.append(0)
+        self._at = stop
+        if taken.count(len(data)) < len(taken):
+            short = [(at, size) for at, size in enumerate(taken, began) if size < len(data)]
+            for at, size in reversed(short):
+                self._fell_behind(self._cursors[at], self._batch, size)
+        return len(taken)
 
     def _fell_behind(self, cursor: Cursor[K], batch: Batch, taken: int) -> None:
         """Only so many bytes of its batch were taken by one that counts as written to."""

@@ -61,6 +61,9 @@ class VirtualLoop:
     def remove_reader(self, fd: int) -> None:
         """Nothing is read here."""
 
+    def input_waits(self) -> bool:
+        return self._random.random() < 0.3
+
     def run(self, callbacks: int) -> None:
         """Run so many callbacks, if there are."""
         while self.ready and callbacks:
@@ -247,7 +250,10 @@ class Network:
             peers={each.name: PeerImport(trusted=each.kind is PeerKind.IBGP) for each in configs},
         )
         self.rib = Rib(policy, max(1, *(each.add_paths for each in configs)))
-        with patch("asyncio.get_running_loop", return_value=loop):
+        with (
+            patch("asyncio.get_running_loop", return_value=loop),
+            patch("bgpd.bgp.update_groups.input_waits", return_value=loop.input_waits),
+        ):
             self.out = Outbox(self.config, self.rib)
         self.completed = False
         self._sockets = 0
@@ -283,6 +289,7 @@ class Network:
         for _ in range(10_000):
             self.flush()
             self.loop.run(10_000)
-            if not sum([peer.read(1 << 20) for peer in self.peers.values() if peer.up]):
+            self.flush()  # a session may have been reset
+            if not sum([peer.read(1 << 20) for peer in self.peers.values() if peer.up]) and not self.loop.ready:
                 return
         raise AssertionError("peers that read everything never have it")
