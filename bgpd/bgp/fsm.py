@@ -208,6 +208,15 @@ class Fsm:
 
     # -- events: messages and time ----------------------------------------------------------------
 
+    def carries_routes(self, connection: int, now: float) -> bool:
+        """Whether routing messages of a connection may be delivered as they are: `received` in short, for
+        nearly all that ever comes."""
+        c = self.connections.get(connection)
+        if c is None or c.state is not ESTABLISHED:
+            return False
+        self._restart_hold_timer(c, now)
+        return True
+
     def received(self, connection: int, messages: Sequence[Message], now: float) -> list[Action]:
         """Messages of one connection, in order."""
         c = self.connections.get(connection)
@@ -225,15 +234,14 @@ class Fsm:
                 actions += self._receive(c, message, now)
         if batch:
             actions.append(Deliver(batch))
-        if (
-            messages
-            and c is not None
-            and c.state is ESTABLISHED
-            and c.negotiated is not None
-            and c.negotiated.hold_time
-        ):
-            c.deadline = now + c.negotiated.hold_time
+        if messages and c is not None and c.state is ESTABLISHED:
+            self._restart_hold_timer(c, now)
         return actions
+
+    @staticmethod
+    def _restart_hold_timer(c: Connection, now: float) -> None:
+        if c.negotiated is not None and c.negotiated.hold_time:
+            c.deadline = now + c.negotiated.hold_time
 
     def timer(self, now: float) -> list[Action]:
         """Do what is due."""

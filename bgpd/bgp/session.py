@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from math import inf
-from typing import Protocol
+from typing import Protocol, cast
 
 import structlog
 
@@ -37,7 +37,7 @@ from bgpd.bgp.actions import (
     Transmit,
 )
 from bgpd.bgp.fsm import Fsm, LocalState
-from bgpd.bgp.message import Keepalive, Notification, Open, Update
+from bgpd.bgp.message import EndOfRib, Keepalive, Notification, Open, RouteRefresh, Update
 from bgpd.bgp.notifications import Cease, Code, cease, describe
 from bgpd.bgp.tcp import SocketAddress
 from bgpd.bgp.transport import Feed, Transport
@@ -79,6 +79,10 @@ def no_interface(_address: Address) -> int:
     return 0
 
 
+_ROUTING = frozenset((Update, EndOfRib, RouteRefresh))
+"""The kinds of a `RoutingMessage`."""
+
+
 class SessionHandler(Protocol):
     """The daemon's side of its sessions."""
 
@@ -112,8 +116,6 @@ class PeerSession:
         self._established: _Wire | None = None
         self._actions: deque[Action] = deque()
         self._acting = False
-        self._moved = False
-        """Whether the state or a deadline may be others than before the actions."""
         self._started = False
         self._timer: asyncio.TimerHandle | None = None
         self._state = SessionState.IDLE
@@ -291,6 +293,10 @@ class PeerSession:
         if not messages:
             return
         self.counters.messages_in += len(messages)
+        routing = not self._acting and _ROUTING.issuperset(map(type, messages))
+        if routing and self._fsm.carries_routes(wire.connection, self._now()):
+            self._act_on_routes(cast("list[RoutingMessage]", messages))
+            return
         actions = self._fsm.received(wire.connection, messages, self._now())
         if actions:
             self._act(actions)
@@ -334,23 +340,25 @@ class PeerSession:
         """Do actions in order; those of events that they cause come after."""
         self._actions.extend(actions)
         if self._acting:
-            self._moved = True
             return
-        self._acting, self._moved = True, not actions
+        self._acting = True
         try:
             while self._actions:
-                action = self._actions.popleft()
-                if isinstance(action, Deliver):
-                    # Nearly all that comes: it changes no state, and brings no deadline nearer.
-                    self._deliver(action.messages)
-                else:
-                    self._moved = True
-                    self._do(action)
+                self._do(self._actions.popleft())
         finally:
             self._acting = False
-        if self._moved:
-            self._note_state()
-            self._arm()
+        self._note_state()
+        self._arm()
+
+    def _act_on_routes(self, messages: list[RoutingMessage]) -> None:
+        """The same for nearly all that comes: it changes no state, and brings no deadline nearer."""
+        self._acting = True
+        try:
+            self._deliver(messages)
+        finally:
+            self._acting = False
+        if self._actions:
+            self._act([])
 
     def _deliver(self, messages: list[RoutingMessage]) -> None:
         for message in messages:
@@ -364,6 +372,8 @@ class PeerSession:
                 self._transmit(self._wires[connection], message)
             case OpenConnection(connection):
                 self._connect(connection)
+            case Deliver(messages):
+                self._deliver(messages)
             case CloseConnection(connection):
                 self._close(connection)
             case SessionOpened(connection, negotiated):

@@ -290,6 +290,9 @@ class Network:
             self.flush()
             self.loop.run(10_000)
             self.flush()  # a session may have been reset
-            if not sum([peer.read(1 << 20) for peer in self.peers.values() if peer.up]) and not self.loop.ready:
+            if (
+                not sum([peer.read(1 << 20) for peer in self.peers.values() if peer.up])
+                and not self.loop.ready
+            ):
                 return
         raise AssertionError("peers that read everything never have it")
