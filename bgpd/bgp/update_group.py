@@ -30,6 +30,9 @@ from routes.reflection import (
 )
 from routes.route_policy import Outcome, compile_policies
 
+_MEMORY = 4096
+"""Attributes of which it is remembered what is told of them; a full memory is emptied."""
+
 
 class GroupKey(NamedTuple):
     """What makes bytes differ."""
@@ -75,6 +78,14 @@ class Identities:
         self._sources.pop(peer, None)
 
 
+class _Remembered(NamedTuple):
+    """What is told of recent attributes of a source, both kept so that their identities stay theirs."""
+
+    attributes: PathAttributes
+    source: Source
+    told: PathAttributes | None
+
+
 def _itself(told: Outcome) -> Outcome:
     return told
 
@@ -98,10 +109,16 @@ class UpdateGroup:
         self._identities = identities
         self._next_hop_sizes = next_hop_sizes(key.family, extended=key.extended_next_hop)
         self._policies = compile_policies(key.export.policies, _itself) if key.export.policies else None
+        self._remembered: dict[tuple[int, int], _Remembered] = {}
         self._draw(border)
+
+    def forget_told(self) -> None:
+        """A peer may have another role now, or the group another export."""
+        self._remembered.clear()
 
     def _draw(self, border: Border) -> None:
         """What leaves; an aggregate needs a next hop of ours (RFC 4271 section 9.2.2.2)."""
+        self.forget_told()
         key, own = self.key, self.key.export.next_hop
         self._border = border
         size = 4 if key.family is Family.IPV4 else 16
@@ -218,6 +235,17 @@ class UpdateGroup:
 
     def _told_of(self, path: Path) -> PathAttributes | None:
         """What the members are told of a path's attributes, whatever its prefix; None for nothing."""
+        attributes, source = path.attributes, path.source
+        known = self._remembered.get((id(attributes), id(source)))
+        if known is not None:
+            return known.told
+        if len(self._remembered) >= _MEMORY:
+            self._remembered.clear()
+        told = self._tell(path)
+        self._remembered[id(attributes), id(source)] = _Remembered(attributes, source, told)
+        return told
+
+    def _tell(self, path: Path) -> PathAttributes | None:
         attributes, role = path.attributes, self.key.role
         if refused_by_community(attributes, role) or not may_hear(self._role_of(path.source.peer), role):
             return None

@@ -138,6 +138,8 @@ class UpdateGroups:
         member = _Member(client, negotiated, Outflow(), {})
         self._members[client.name] = member
         source = self._identities.source(client.name)
+        for group in self._groups.values():
+            group.forget_told()
         for family in sorted(negotiated.families):
             group = member.groups[family] = self._group_of(_key(family, negotiated, terms), negotiated)
             group.members.add(client.name)
