@@ -1,6 +1,6 @@
 """The daemons' event loop: asyncio's own, which can also be asked whether more input is ready.
 
-Who changes the RIB wants to act on all that has arrived, and not to wait when nothing else has.  asyncio
+Whoever changes the RIB wants to act on all that has arrived, and not to wait when nothing else has.  asyncio
 knows neither: a turn hands out what was ready when it began.  One look at the selector does.
 """
 

@@ -289,7 +289,7 @@ class UpdateGroups:
                 if group.log.withdrawals > MOST_PINNED or group.log.overrun:
                     self._bound(group)
         self._asked = True
-        if self._input_waits():
+        if self._round is not None or self._input_waits():
             self._plan_pump()
         else:
             self._pump()

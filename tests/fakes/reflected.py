@@ -290,9 +290,7 @@ class Network:
             self.flush()
             self.loop.run(10_000)
             self.flush()  # a session may have been reset
-            if (
-                not sum([peer.read(1 << 20) for peer in self.peers.values() if peer.up])
-                and not self.loop.ready
-            ):
+            read = sum([peer.read(1 << 20) for peer in self.peers.values() if peer.up])
+            if not read and not self.loop.ready:
                 return
         raise AssertionError("peers that read everything never have it")

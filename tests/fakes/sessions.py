@@ -10,6 +10,7 @@ from random import Random
 from bgpd.bgp.listener import Listener
 from bgpd.bgp.session import LocalState, PeerSession, RoutingMessage, SessionClosed
 from bgpd.config import Endpoint, PeerConfig, SpeakerConfig
+from bgpd.event_loop import EventLoop
 from routes.path import PeerKind, PeerName
 from routes.prefix import parse_address
 
@@ -106,4 +107,5 @@ def run(test: Callable[[], Coroutine[object, object, None]]) -> None:
         await asyncio.sleep(0)
         assert faults == []
 
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=EventLoop) as runner:
+        runner.run(main())

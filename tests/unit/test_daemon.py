@@ -216,6 +216,19 @@ def test_what_came_in_one_read_is_one_change_for_the_kernel() -> None:
     run(story)
 
 
+def test_what_several_peers_said_at_once_is_one_change_for_the_kernel() -> None:
+    async def story() -> None:
+        async with network(3) as net:
+            sessions = [await net.up(number) for number in range(3)]
+            turns = net.fib.turns
+            for at, session in enumerate(sessions):
+                announce(session, Prefix.parse(f"10.244.{at + 2}.0/24"))
+            await until(lambda: len(net.fib.wanted) == len(sessions))
+            assert net.fib.turns == turns + 1
+
+    run(story)
+
+
 def test_a_peer_is_told_our_prefixes_and_end_of_rib_and_again_when_it_asks() -> None:
     async def story() -> None:
         async with network() as net:
