@@ -178,7 +178,7 @@ class Front(Generic[K, R]):
         stop = min(began + STEP, len(self._sends))
         taken: list[int] = []
         while began + len(taken) < stop:
-            try:
+            try:  # what `extend` took before an exception stays in the list
                 taken.extend(map(call, self._sends[began + len(taken) : stop], repeat(data)))
             except OSError:  # full; or lost, which shows again, and is dealt with, at its next write
                 taken.append(0)
