@@ -141,6 +141,8 @@ class Daemon:
         self._input_waits = input_waits()
         self._flush_planned = False
         self._flush_by = 0.0
+        self._more = False
+        """Whether anything came since a planned flush was put off."""
         self._restarting_until = self._loop.time() + config.speaker.restart_time
 
     # -- peers ------------------------------------------------------------------------------------
@@ -354,14 +356,18 @@ class Daemon:
     # -- what leaves ------------------------------------------------------------------------------
 
     def plan_flush(self) -> None:
-        """Let the changes collected by now leave in the loop's next turn, or once no more input waits."""
+        """Let the changes collected by now leave in one of the loop's next turns, together with what comes in
+        meanwhile."""
+        self._more = True
         if not self._flush_planned:
             self._flush_planned = True
             self._flush_by = self._loop.time() + self._out.patience
             self._loop.call_soon(self._planned_flush)
 
     def _planned_flush(self) -> None:
-        if self._input_waits() and self._loop.time() < self._flush_by:
+        more, self._more = self._more, False
+        # What waits may be a flood of connections, which is no reason to wait for more than one turn.
+        if more and self._input_waits() and self._loop.time() < self._flush_by:
             self._loop.call_soon(self._planned_flush)  # behind what is read in this turn
             return
         self._flush_planned = False

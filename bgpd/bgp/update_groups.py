@@ -347,11 +347,12 @@ class UpdateGroups:
                 break
         else:
             self._round = None
-            self._tidy()
             if self._asked:
                 self._plan_pump()
         if writes:
             self._cost += 0.1 * ((self._loop.time() - now) / writes - self._cost)
+        if self._round is None:
+            self._tidy()
 
     def _tidy(self) -> None:
         """Do what commits left to be done: after a round of writes, and at the latest before new changes."""
