@@ -25,7 +25,6 @@ from bgpd.bgp.message import Notification, RefreshKind, RouteRefresh
 from bgpd.bgp.notifications import Cease, cease
 from bgpd.bgp.outflow import Outflow
 from bgpd.bgp.update_group import GroupKey, Identities, UpdateGroup
-from bgpd.event_loop import input_waits
 from routes.loc_rib import Change
 from routes.path import Path, PeerName
 from routes.peer import Negotiated
@@ -119,7 +118,6 @@ class UpdateGroups:
         self._alone: dict[_Member, None] = {}
         """Who is not at the front of all its logs."""
         self._loop = asyncio.get_running_loop()
-        self._input_waits = input_waits()
         self._pump_planned = False
         self._asked = False
         """Whether there is something to write that the present round may miss."""
@@ -289,9 +287,7 @@ class UpdateGroups:
                 if group.log.withdrawals > MOST_PINNED or group.log.overrun:
                     self._bound(group)
         self._asked = True
-        if self._round is not None or self._input_waits():
-            self._plan_pump()
-        else:
+        if self._round is None:
             self._pump()
 
     def _bound(self, group: UpdateGroup) -> None:

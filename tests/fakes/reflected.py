@@ -61,9 +61,6 @@ class VirtualLoop:
     def remove_reader(self, fd: int) -> None:
         """Nothing is read here."""
 
-    def input_waits(self) -> bool:
-        return self._random.random() < 0.3
-
     def run(self, callbacks: int) -> None:
         """Run so many callbacks, if there are."""
         while self.ready and callbacks:
@@ -250,10 +247,7 @@ class Network:
             peers={each.name: PeerImport(trusted=each.kind is PeerKind.IBGP) for each in configs},
         )
         self.rib = Rib(policy, max(1, *(each.add_paths for each in configs)))
-        with (
-            patch("asyncio.get_running_loop", return_value=loop),
-            patch("bgpd.bgp.update_groups.input_waits", return_value=loop.input_waits),
-        ):
+        with patch("asyncio.get_running_loop", return_value=loop):
             self.out = Outbox(self.config, self.rib)
         self.completed = False
         self._sockets = 0
