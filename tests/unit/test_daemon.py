@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -225,6 +226,25 @@ def test_what_several_peers_said_at_once_is_one_change_for_the_kernel() -> None:
                 announce(session, Prefix.parse(f"10.244.{at + 2}.0/24"))
             await until(lambda: len(net.fib.wanted) == len(sessions))
             assert net.fib.turns == turns + 1
+
+    run(story)
+
+
+def test_other_input_that_waits_holds_no_change_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flood of connections, say, of which only a few are accepted a turn."""
+    monkeypatch.setattr(OwnPrefixes, "patience", 60.0)
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        async with network() as net:
+            session = await net.up(0)
+            with ours, theirs:
+                loop.add_reader(ours, lambda: None)
+                theirs.send(b"never read")
+                announce(session, POD)
+                await until(lambda: POD in net)
+                loop.remove_reader(ours)
 
     run(story)
 
