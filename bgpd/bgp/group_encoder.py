@@ -11,16 +11,22 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, cast
 
 from bgpd.bgp.codec import pack_attributes
-from bgpd.bgp.framing import UPDATE, frame
-from bgpd.bgp.packing import announcement_body, pack_prefixes, reach_header, withdrawal_body
+from bgpd.bgp.framing import STANDARD_LIMIT, UPDATE, frame
+from bgpd.bgp.packing import (
+    ATTRIBUTE_HEADER,
+    FIXED,
+    UNREACH_HEADER,
+    announcement_body,
+    pack_prefixes,
+    reach_header,
+    withdrawal_body,
+)
 from routes.path import PathAttributes
 from routes.peer import Negotiated
 from routes.prefix import Family, Prefix
 
-_ROOM = 4096 - 23
+_ROOM = STANDARD_LIMIT - FIXED
 """Bytes for attributes and NLRI in an UPDATE that has no withdrawn routes."""
-_REACH_HEADER = 4
-_UNREACH_HEADER = 7
 _MEMORY = 4096
 """Attributes whose bytes are remembered; a full memory is emptied."""
 
@@ -71,7 +77,7 @@ class GroupEncoder:
         path = cast("PathAttributes", attributes)
         reach = reach_header(path, self._family)
         block = pack_attributes(path, reach is None, self._four_octet, self._kind)
-        room = _ROOM - len(block) - (_REACH_HEADER + len(reach) if reach else 0)
+        room = _ROOM - len(block) - (ATTRIBUTE_HEADER + len(reach) if reach else 0)
         if len(self._packed) >= _MEMORY:
             self._packed.clear()
         packed = self._packed[id(attributes)] = _Packed(path, reach, block, room)
@@ -81,7 +87,7 @@ class GroupEncoder:
         """UPDATEs that withdraw `keys`."""
         return [
             (frame(UPDATE, withdrawal_body(self._family, blob)), part)
-            for blob, part in self._filled(keys, _ROOM - _UNREACH_HEADER)
+            for blob, part in self._filled(keys, _ROOM - ATTRIBUTE_HEADER - UNREACH_HEADER)
         ]
 
     def _filled(self, keys: Sequence[Key], room: int) -> Iterator[tuple[bytes, Sequence[Key]]]:

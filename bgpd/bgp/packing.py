@@ -16,10 +16,10 @@ from bgpd.bgp.nlri import UNICAST
 from routes.path import PathAttributes
 from routes.prefix import Family, Prefix
 
-_FIXED = HEADER_SIZE + 4
+FIXED = HEADER_SIZE + 4
 """Header, and the two length fields of an UPDATE."""
-_ATTRIBUTE_HEADER = 4
-_UNREACH_HEADER = 3
+ATTRIBUTE_HEADER = 4
+UNREACH_HEADER = 3
 
 
 _LENGTHS = tuple(bytes((length,)) for length in range(129))
@@ -37,7 +37,7 @@ def pack_prefixes(prefixes: Iterable[Prefix], family: Family) -> list[bytes]:
 
 def withdrawal_bodies(family: Family, pieces: Sequence[bytes]) -> Iterator[bytes]:
     """UPDATEs that withdraw these NLRI."""
-    overhead = _FIXED if family is Family.IPV4 else _FIXED + _ATTRIBUTE_HEADER + _UNREACH_HEADER
+    overhead = FIXED if family is Family.IPV4 else FIXED + ATTRIBUTE_HEADER + UNREACH_HEADER
     return (withdrawal_body(family, blob) for blob in _fill(pieces, STANDARD_LIMIT - overhead))
 
 
@@ -65,7 +65,7 @@ def announcement_bodies(
 
     `block` holds all attributes but MP_REACH_NLRI.
     """
-    overhead = _FIXED + len(block) + (_ATTRIBUTE_HEADER + len(reach) if reach else 0)
+    overhead = FIXED + len(block) + (ATTRIBUTE_HEADER + len(reach) if reach else 0)
     least = overhead + max(map(len, pieces))
     limit = STANDARD_LIMIT if least <= STANDARD_LIMIT else EXTENDED_LIMIT
     if least > limit or (limit == EXTENDED_LIMIT and not extended):
