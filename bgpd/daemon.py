@@ -171,7 +171,6 @@ class Daemon:
         self.rib.forget(name)
         self.convergence.removed(name, self._loop.time())
         self.on_convergence()
-        self.plan_flush()
         self._loop.call_soon(self._forget, name)
 
     def _forget(self, name: PeerName) -> None:
