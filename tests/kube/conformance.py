@@ -378,18 +378,17 @@ def watches_one_object_by_its_name(server: ApiServer) -> None:
 def moves_a_watcher_on_by_bookmarks(server: ApiServer) -> None:
     """A bookmark comes before the watch ends, if anything of the kind has changed (1.20), selected or not.
 
-    The real server has two seconds for it, which it misses when it has no CPU; and it may send another one.
+    The real server has two seconds for it, which it misses when it has no CPU; of 48 watches, six that began
+    together got two.
     """
-    marks: list[Json] = []
-    for attempt in range(8):
+    for attempt in range(4):
         version = server.version(MAPS)
         marks = during_a_change_of_another(server, version, f"unselected{attempt}")
-        if marks:
+        if len(marks) == 1:
             break
-    assert {(at(mark, "type"), at(mark, "object", "kind")) for mark in marks} == {
-        ("BOOKMARK", "ConfigMap")
-    }, marks
-    assert int(str(at(marks[-1], "object", "metadata", "resourceVersion"))) > int(version)
+    kinds = [(at(mark, "type"), at(mark, "object", "kind")) for mark in marks]
+    assert kinds == [("BOOKMARK", "ConfigMap")], marks
+    assert int(str(at(marks[0], "object", "metadata", "resourceVersion"))) > int(version)
 
 
 def during_a_change_of_another(server: ApiServer, version: str, name: str) -> list[Json]:
