@@ -123,7 +123,26 @@ class Watches:
     def __init__(self, most: int) -> None:
         self._most = most
         self._open: set[Closable] = set()
+        self._calls = 0
+        self._none = asyncio.Event()
+        """Set while no call is under way."""
+        self._none.set()
         self._ending = False
+
+    @asynccontextmanager
+    async def answering(
+        self, context: grpc.aio.ServicerContext[Request, Response], method: str
+    ) -> AsyncIterator[None]:
+        """As `answering`, for a call that `ended` waits for."""
+        self._calls += 1
+        self._none.clear()
+        try:
+            async with answering(context, method):
+                yield
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._none.set()
 
     @contextmanager
     def admit(self, subscription: Closable) -> Iterator[None]:
@@ -144,6 +163,10 @@ class Watches:
         self._ending = True
         for subscription in self._open:
             subscription.close()
+
+    async def ended(self) -> None:
+        """Wait until every call has sent its status."""
+        await self._none.wait()
 
 
 @asynccontextmanager

@@ -55,7 +55,7 @@ class PeerService(PeerServiceServicer):
         self, request: pb.WatchPeersRequest, context: WatchContext
     ) -> None:
         """Stream a snapshot, a mark, and then changes."""
-        async with answering(context, "WatchPeers"):
+        async with self._watches.answering(context, "WatchPeers"):
             name = requests.known_peer("name", request.name, self._view) if request.name else None
             feed = self._view.peer_feed()
             writer = Writer(context, self._bounds.stall_time)

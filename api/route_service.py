@@ -63,7 +63,7 @@ class RouteService(RouteServiceServicer):
         self, request: pb.WatchRoutesRequest, context: WatchContext
     ) -> None:
         """Stream a snapshot, a mark, and then changes."""
-        async with answering(context, "WatchRoutes"):
+        async with self._watches.answering(context, "WatchRoutes"):
             query = requests.route_query(request.filter, "", self._view)
             if query.match is Match.LONGEST:
                 raise invalid("filter.match", "MATCH_LONGEST can't be watched; MATCH_SHORTER can")

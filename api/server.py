@@ -125,8 +125,9 @@ class ApiServer:
         if self._server is None:
             return
         server, self._server = self._server, None
-        with suppress(TimeoutError):  # a stuck health watcher must not hold up the end
+        self._watches.close()
+        with suppress(TimeoutError):  # a watcher that is stuck must not hold up the end
             async with asyncio.timeout(STOP_TIME):
                 await self._health.enter_graceful_shutdown()
-        self._watches.close()
+                await self._watches.ended()  # a reason that gRPC's own goodbye overtakes may be lost
         await server.stop(STOP_TIME)

@@ -59,6 +59,18 @@ def begin_again(*members: Member) -> None:
         wait_for_socket(member.agent, member.socket, SOON)
 
 
+def stored(member: Member) -> bool:
+    """Whether there is an intent that each of its daemons can begin with."""
+    roles = ("agent", "reflector") if member.reflector.socket.exists() else ("agent",)
+    return all((member.folder / "state" / f"{role}-intent.json").exists() for role in roles)
+
+
+def wait_stored(*members: Member) -> None:
+    """Return when these would begin with what they do now."""
+    wait_until(lambda: all(map(stored, members)), SOON, "an intent is stored")
+    time.sleep(6)  # a newer one is stored within five seconds
+
+
 def mature(*members: Member) -> None:
     """Wait until these may begin again in place."""
     for member in members:
@@ -71,7 +83,7 @@ def mature(*members: Member) -> None:
 def test_all_nodes_of_a_mesh_start_while_the_api_server_is_away(mesh: Cluster) -> None:
     mesh.announce("203.0.113.77")
     wait_until(lambda: all(each.knows(SERVICE) for each in mesh.members), SOON, "the service is announced")
-    time.sleep(6)  # the intent is stored within five seconds
+    wait_stored(*mesh.members)
     with mesh.recorded() as lost:
         with away(mesh):
             begin_again(*mesh.members)
@@ -96,7 +108,7 @@ def test_all_nodes_of_a_mesh_start_while_the_api_server_is_away(mesh: Cluster) -
 
 
 def test_reflectors_start_too_while_the_api_server_is_away(reflected: Cluster) -> None:
-    time.sleep(6)
+    wait_stored(*reflected.members)
     with reflected.recorded() as lost:
         with away(reflected):
             begin_again(*reflected.members)
@@ -165,13 +177,13 @@ def test_definitions_that_come_after_the_agents_are_waited_for(mesh: Cluster) ->
     wait_until(lambda: says(last, "waiting for the cluster's intent"), SOON, "it waits")
     assert says(last, "404")
     mesh.server.faults.clear()
-    wait_for_socket(last.agent, last.socket, SOON)
+    mesh.wait_sessions(2)  # while it waits, its API answers and its kernel keeps the routes
     mesh.wait_up()
 
 
 def test_an_agent_starts_behind_a_slow_api_server(mesh: Cluster) -> None:
     last = mesh.members[2]
-    time.sleep(6)
+    wait_stored(last)
     mesh.server.faults.delay = 8.0
     with mesh.recorded() as lost:
         begin_again(last)
