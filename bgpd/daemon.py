@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Protocol, cast
+from typing import Protocol
 
 import structlog
 
@@ -219,7 +219,7 @@ class Daemon:
         updates: list[Update] = []
         for kind, run in groupby(messages, key=type):
             if kind is Update:
-                here = cast("list[Update]", list(run))
+                here: list[Update] = list(run)  # type: ignore[arg-type]  # of this type
                 self._updates(state, source, here)
                 updates += here
                 continue
@@ -237,7 +237,7 @@ class Daemon:
             self.watchers.peer_changed(state.config.name)
 
     def _updates(self, state: PeerState, source: Source, updates: list[Update]) -> None:
-        self.rib.updates(source, updates)
+        news = self.rib.updates(source, updates)
         for update in updates:
             if update.error:
                 state.session.remember_malformed(update.error)
@@ -247,7 +247,7 @@ class Daemon:
                     peer=state.config.name,
                     error=update.error,
                 )
-        if self.rib.has_news:
+        if news:
             self._tell_of_imports()
 
     def _tell_of_imports(self) -> None:

@@ -1,7 +1,9 @@
-"""The daemons' event loop: asyncio's own, which can also be asked whether more input is ready.
+"""The daemons' event loop: asyncio's own, with a short way from the kernel to who reads.
 
-Whoever changes the RIB wants to act on all that has arrived, and not to wait when nothing else has.  asyncio
-knows neither: a turn hands out what was ready when it began.  One look at the selector does.
+Two things asyncio does not have.  A reader is called as soon as the kernel names its descriptor, without a
+handle and a turn of the loop in between: behind a pause each such step costs as much as a decision.  And who
+changes the RIB can ask whether more input is ready, to act on all that has arrived and not to wait when
+nothing else has.
 """
 
 from __future__ import annotations
@@ -10,7 +12,85 @@ import asyncio
 import select
 import selectors
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
+from typing import Any, Protocol, TypeVarTuple, Unpack
+
+MOST_LOOKS = 16
+"""Looks for more input in a turn of the loop, before timers and all else get theirs."""
+
+Arguments = TypeVarTuple("Arguments")
+Ready = list[tuple[selectors.SelectorKey, int]]
+
+
+class HasFileno(Protocol):
+    """A socket, say."""
+
+    def fileno(self) -> int: ...
+
+
+class _Selector(selectors.EpollSelector):
+    """What asyncio waits for, and beside it readers of which it knows nothing, called by `select` itself."""
+
+    def __init__(self, failed: Callable[[BaseException], None]) -> None:
+        super().__init__()
+        self._failed = failed
+        self._readers: dict[int, Callable[[], object]] = {}
+        self._epoll = select.epoll()
+        self._epoll.register(self.fileno(), select.EPOLLIN)
+        self._ready: list[tuple[int, int]] = []
+        """Descriptors that were ready when we looked and have not had their turn, the next one last."""
+        self._looks = 0
+
+    def select(self, timeout: float | None = None) -> Ready:
+        """Call the readers, and return what asyncio waits for."""
+        ready, readers, others = self._ready, self._readers, False
+        if not ready:
+            ready += self._epoll.poll(timeout, len(readers) + 1)
+            ready.reverse()
+        self._looks = 0
+        while ready and self._looks < MOST_LOOKS:
+            reader = readers.get(ready.pop()[0])
+            if reader is None:  # asyncio's own descriptor, or a reader that went meanwhile
+                others = True
+                continue
+            try:
+                reader()
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001 - as asyncio's handles do
+                self._failed(error)
+        return super().select(0) if others else []
+
+    def input_waits(self) -> bool:
+        """Whether a descriptor is ready that was not read, or not read to its end."""
+        ready = self._ready
+        if not ready:
+            self._looks += 1
+            ready += self._epoll.poll(0, len(self._readers) + 1)
+            ready.reverse()
+        return bool(ready)
+
+    def add(self, fd: int, reader: Callable[[], object]) -> None:
+        """Call `reader` whenever `fd` can be read."""
+        if fd not in self._readers:
+            self._epoll.register(fd, select.EPOLLIN)
+        self._readers[fd] = reader
+
+    def remove(self, fd: int) -> bool:
+        """Call it no more; whether there was one."""
+        if self._readers.pop(fd, None) is None:
+            return False
+        try:
+            self._epoll.unregister(fd)
+        except OSError:  # it was closed before, and the kernel has forgotten it
+            return True
+        return True
+
+    def close(self) -> None:
+        self._readers.clear()  # who comes to be removed later is not there any more
+        self._epoll.close()
+        super().close()
 
 
 class EventLoop(asyncio.SelectorEventLoop):
@@ -19,14 +99,27 @@ class EventLoop(asyncio.SelectorEventLoop):
     time = staticmethod(monotonic)
 
     def __init__(self) -> None:
-        selector = selectors.EpollSelector()
+        selector = _Selector(self._reader_failed)
         super().__init__(selector)
-        self._any_ready = select.poll()
-        self._any_ready.register(selector.fileno(), select.POLLIN)
+        self._input = selector
+        self.input_waits = selector.input_waits
 
-    def input_waits(self) -> bool:
-        """Whether a descriptor is ready that was not read, or not read to its end."""
-        return bool(self._any_ready.poll(0))
+    def add_reader(
+        self, fd: int | HasFileno, callback: Callable[[Unpack[Arguments]], Any], *args: *Arguments
+    ) -> None:
+        """Call back whenever `fd` can be read; a second call replaces the first."""
+        self._input.add(_number(fd), partial(callback, *args) if args else callback)
+
+    def remove_reader(self, fd: int | HasFileno) -> bool:
+        """Call back no more; whether there was somebody to be called."""
+        return self._input.remove(_number(fd))
+
+    def _reader_failed(self, error: BaseException) -> None:
+        self.call_exception_handler({"message": "exception in a reader", "exception": error})
+
+
+def _number(fd: int | HasFileno) -> int:
+    return fd if isinstance(fd, int) else fd.fileno()
 
 
 def _unknown() -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 import structlog
 
@@ -27,7 +27,6 @@ from bgpd.reload import Reload
 from bgpd.view import Facts
 from routes.convergence import InitialConvergence
 from routes.duplicates import Duplicate, Duplicates
-from routes.loc_rib import Change
 from routes.node_prefixes import NodePrefixes
 from routes.path import Path, PeerKind, PeerName
 from routes.peer import Negotiated
@@ -121,10 +120,6 @@ class Outbox:
         groups = self.groups.groups_of(name)
         return tuple((family, group.no_next_hop) for family, group in groups.items() if group.no_next_hop)
 
-    def changed(self, changes: Sequence[Change], *, hold: bool) -> None:  # noqa: ARG002  nothing is held here
-        """Pass on what changed."""
-        self.groups.changed(changes)
-
 
 def _warn_of_duplicate(found: Duplicate) -> None:
     """It may be meant (anycast), so there is no more than a line, and of many only the first few."""
@@ -203,7 +198,9 @@ class Reflector(process.Role):
         self.out = Outbox(config, self._rib)
         duplicates = Duplicates(self.out.is_client, _warn_of_duplicate)
         self._rib.watch_duplicates(duplicates)
-        self.daemon = Daemon(config, self._rib, self.out, self.out, lambda _: 0, self._convergence, tasks)
+        self.daemon = Daemon(
+            config, self._rib, self.out.groups, self.out, lambda _: 0, self._convergence, tasks
+        )
         self.ranges = ClientRanges(
             reflector.clients, config.speaker, self.daemon, self._imports, config.named_policies
         )

@@ -282,8 +282,8 @@ class Rib:
         if announced and attributes is not None:
             self._announce(peer, path_id, attributes, announced)
 
-    def updates(self, source: Source, updates: Iterable[UpdateLike]) -> None:
-        """Apply UPDATEs in order."""
+    def updates(self, source: Source, updates: Iterable[UpdateLike]) -> bool:
+        """Apply UPDATEs in order; whether there are refusals or limit events to be taken."""
         peer = self._established(source)
         for update in updates:
             withdrawn, attributes = update.withdrawn, update.attributes
@@ -293,6 +293,7 @@ class Rib:
                 announced = update.announced
                 if announced:
                     self._announce(peer, update.path_id, attributes, announced)
+        return bool(self._refused_total or self._limit_events)
 
     def _established(self, source: Source) -> _PeerIn:
         peer = self._peers.get(source.peer)
@@ -373,11 +374,7 @@ class Rib:
         table = peer.tables.get(len(withdrawn[0].address))
         if table is None:
             return
-        if (
-            path_id
-            or len(withdrawn) < MANY
-            or not self._loc[len(withdrawn[0].address)].release(withdrawn, table)
-        ):
+        if path_id or not self._loc[len(withdrawn[0].address)].release(withdrawn, table):
             for nlri in withdrawn:
                 self._remove(table, nlri, path_id)
         if table.limits:
@@ -450,19 +447,17 @@ class Rib:
     # --- what the outside world must do now ---
 
     def take_changes(self) -> list[Change]:
-        """Run the decision once for each touched prefix; what changed since the last call."""
-        touched = [loc_rib for loc_rib in self._loc.values() if loc_rib.pending]
-        return [change for loc_rib in touched for change in loc_rib.take_changes()]
+        """Run the decision once for each touched prefix; what changed since the last call, by family."""
+        changes: list[Change] = []
+        for loc_rib in self._loc.values():
+            if loc_rib.pending:
+                changes += loc_rib.take_changes()
+        return changes
 
     def take_limit_events(self) -> list[LimitEvent]:
         """Lines that a peer's number of prefixes crossed since the last call."""
         events, self._limit_events = self._limit_events, []
         return events
-
-    @property
-    def has_news(self) -> bool:
-        """Whether there are refusals or limit events to be taken."""
-        return bool(self._refused_total or self._limit_events)
 
     def take_refusals(self) -> Refusals:
         """What import refused since the last call: the first few, and how many in all."""

@@ -516,6 +516,8 @@ def _packed(number: int) -> bytes:
 class Decoder:
     """Bytes of one session in, messages out; keeps at most one incomplete message."""
 
+    __slots__ = ("_broken", "_fast", "_fast_wanted", "_limit", "_needed", "_negotiated", "_opened", "_tail")
+
     def __init__(self, *, fast: bool = True) -> None:
         """`fast` off sends every UPDATE through ExaBGP: the measure that the fast path is held to."""
         self._tail = bytearray()
@@ -556,8 +558,11 @@ class Decoder:
                 return messages
             data = bytes(tail)
             tail.clear()
+        position = self._fast.decode(data, 0, messages) if self._fast is not None else 0
+        if position == len(data):
+            return messages
         try:
-            position = self._decode_stream(data, messages)
+            position = self._decode_stream(data, position, messages)
         except SessionResetError as error:
             self._broken = True
             messages.append(error.malformed)
@@ -566,21 +571,19 @@ class Decoder:
                 tail += data[position:]
         return messages
 
-    def _decode_stream(self, stream: bytes, messages: list[Message]) -> int:
-        """Decode whole messages; returns where the first incomplete one begins."""
-        position, size = 0, len(stream)
-        while True:
-            if self._fast is not None:
-                position = self._fast.decode(stream, position, messages)
-            if size - position < HEADER_SIZE:
-                self._needed = HEADER_SIZE
-                return position
+    def _decode_stream(self, stream: bytes, position: int, messages: list[Message]) -> int:
+        """Decode whole messages, the first of which is not a common one; where the first incomplete one
+        begins."""
+        size = len(stream)
+        while size - position >= HEADER_SIZE:
             end = message_end(stream, position, self._limit)
             if end > size:
                 self._needed = end - position
                 return position
             messages += self._decode(stream[position + 18], stream[position + HEADER_SIZE : end])
-            position = end
+            position = end if self._fast is None else self._fast.decode(stream, end, messages)
+        self._needed = HEADER_SIZE
+        return position
 
     def _decode(self, kind: int, body: bytes) -> Iterable[Message]:
         if kind == OPEN:

@@ -93,6 +93,17 @@ _new = tuple.__new__
 class FastPath:
     """The grammar, for one session with four-octet AS numbers."""
 
+    __slots__ = (
+        "_as_paths",
+        "_blocks",
+        "_internal",
+        "_limit",
+        "_next_hops",
+        "_reach",
+        "_read_ipv4",
+        "_unreach",
+    )
+
     def __init__(self, negotiated: Negotiated, limit: int) -> None:
         self._limit = limit
         self._internal = negotiated.kind is PeerKind.IBGP

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import suppress
 from itertools import repeat
-from operator import call
+from operator import call, itemgetter
 from typing import Generic, Protocol, TypeVar
 
 from bgpd.bgp.cursor import Cursor
@@ -28,6 +28,8 @@ STEP = 64
 """Writes between two looks at the clock."""
 MOST = 1 << 19
 """Bytes of one write, about."""
+
+_data_of = itemgetter(2)
 
 Send = Callable[[bytes], int]
 """A socket's own `send`."""
@@ -144,7 +146,7 @@ class Front(Generic[K, R]):
         """Plan one write; the sources of what is in it need another, and many of them read alone."""
         batch, self._end = self._log.since(self._seq, MOST)
         self._batch = batch
-        self._data = b"".join([data for _, _, data in batch])
+        self._data = b"".join(map(_data_of, batch))
         known, sources = self._log.cursors, dict[SourceId, Cursor[K]]()
         for _, source, _ in batch:
             cursor = known.get(source)
@@ -160,7 +162,7 @@ class Front(Generic[K, R]):
         """Write what is not the source's own."""
         taken = size = 0
         if others:
-            data = b"".join([data for _, _, data in others])
+            data = b"".join(map(_data_of, others))
             size = len(data)
             with suppress(OSError):  # as in `_step`
                 taken = self._sends[cursor.slot](data)

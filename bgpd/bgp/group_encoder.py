@@ -7,7 +7,7 @@ Messages stay within 4,096 bytes unless one path's attributes need more, so that
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 from bgpd.bgp.codec import pack_attributes
@@ -90,7 +90,7 @@ class GroupEncoder:
             for blob, part in self._filled(keys, _ROOM - ATTRIBUTE_HEADER - UNREACH_HEADER)
         ]
 
-    def _filled(self, keys: Sequence[Key], room: int) -> Iterator[tuple[bytes, Sequence[Key]]]:
+    def _filled(self, keys: Sequence[Key], room: int) -> Encoded:
         """The NLRI of as many keys as have room in a message, but of one at least, and those keys."""
         if self._add_path:
             paths = cast("Sequence[tuple[Prefix, int]]", keys)
@@ -102,13 +102,13 @@ class GroupEncoder:
             pieces = pack_prefixes(cast("Sequence[Prefix]", keys), self._family)
         blob = b"".join(pieces)
         if len(blob) <= room:
-            if keys:  # an UPDATE without any would be an End-of-RIB
-                yield blob, keys
-            return
+            return [(blob, keys)] if keys else []  # an UPDATE without any would be an End-of-RIB
+        filled: Encoded = []
         first, left = 0, room
         for at, piece in enumerate(pieces):
             if len(piece) > left and at > first:
-                yield b"".join(pieces[first:at]), keys[first:at]
+                filled.append((b"".join(pieces[first:at]), keys[first:at]))
                 first, left = at, room
             left -= len(piece)
-        yield b"".join(pieces[first:]), keys[first:]
+        filled.append((b"".join(pieces[first:]), keys[first:]))
+        return filled

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from math import inf
-from typing import Protocol, cast
+from typing import Protocol
 
 import structlog
 
@@ -295,7 +295,14 @@ class PeerSession:
         self.counters.messages_in += len(messages)
         routing = not self._acting and _ROUTING.issuperset(map(type, messages))
         if routing and self._fsm.carries_routes(wire.connection, self._now()):
-            self._act_on_routes(cast("list[RoutingMessage]", messages))
+            # `_act` in short, for nearly all that comes: it changes no state, and brings no deadline nearer.
+            self._acting = True
+            try:
+                self._deliver(messages)  # type: ignore[arg-type]  # none is of another type
+            finally:
+                self._acting = False
+            if self._actions:
+                self._act([])
             return
         actions = self._fsm.received(wire.connection, messages, self._now())
         if actions:
@@ -349,16 +356,6 @@ class PeerSession:
             self._acting = False
         self._note_state()
         self._arm()
-
-    def _act_on_routes(self, messages: list[RoutingMessage]) -> None:
-        """The same for nearly all that comes: it changes no state, and brings no deadline nearer."""
-        self._acting = True
-        try:
-            self._deliver(messages)
-        finally:
-            self._acting = False
-        if self._actions:
-            self._act([])
 
     def _deliver(self, messages: list[RoutingMessage]) -> None:
         for message in messages:

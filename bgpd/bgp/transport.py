@@ -36,9 +36,6 @@ _WRITES = 4
 """Write calls before others get their turn."""
 _HEADER = 19
 
-_buffer = bytearray(READ_LARGEST)
-_view = memoryview(_buffer)
-
 
 class TransportOwner(Protocol):
     """Who is told what happens; after `close` nothing is told any more."""
@@ -80,6 +77,26 @@ class Feed(Protocol):
 
 class Transport:
     """One connection, from `connect` or `adopt` until `close`."""
+
+    __slots__ = (
+        "_bytes_out",
+        "_closing",
+        "_fd",
+        "_flushing",
+        "_linger",
+        "_loop",
+        "_output",
+        "_owner",
+        "_send",
+        "_send_many",
+        "_shut",
+        "_slice",
+        "_started",
+        "blocked",
+        "feed",
+        "pending",
+        "socket",
+    )
 
     def __init__(self, sock: socket.socket, owner: TransportOwner, loop: asyncio.AbstractEventLoop) -> None:
         self.socket = sock
@@ -136,19 +153,23 @@ class Transport:
         if self._closing:
             return
         try:
-            size = self.socket.recv_into(_view, self._slice)
+            data = self.socket.recv(self._slice)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
             self._owner.transport_lost(self, f"connection lost: {error.strerror or error}")
             return
-        if not size:
+        if not data:
             self._owner.transport_lost(self, "the peer closed the connection")
             return
+        size = len(data)
+        if size < READ_LEAST:  # whatever it takes, a smaller slice would not help
+            self._owner.transport_received(self, data)
+            return
         began = self._loop.time()
-        self._owner.transport_received(self, bytes(_view[:size]))
+        self._owner.transport_received(self, data)
         took = self._loop.time() - began
-        if took > 2 * _READ_BUDGET and size > READ_LEAST:  # a smaller one was slow for another reason
+        if took > 2 * _READ_BUDGET and size > READ_LEAST:
             self._slice = max(READ_LEAST, size // 2)
         elif took < _READ_BUDGET / 2 and size == self._slice:
             self._slice = min(READ_LARGEST, self._slice * 2)
@@ -331,7 +352,7 @@ class Transport:
 
     def _discard(self) -> None:
         try:
-            if not self.socket.recv_into(_view):
+            if not self.socket.recv(READ_LARGEST):
                 self._destroy()
         except (BlockingIOError, InterruptedError):
             return

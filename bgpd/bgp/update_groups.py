@@ -273,15 +273,17 @@ class UpdateGroups:
         if moved:
             self._pump_soon()
 
-    def changed(self, changes: Sequence[Change]) -> None:
-        """Put the changes of the Loc-RIB into every log, and have them written."""
-        self._tidy()
-        by_size = {4: [c for c in changes if len(c.nlri.address) == 4], 16: []}
-        if len(by_size[4]) < len(changes):
-            by_size[16] = [c for c in changes if len(c.nlri.address) == 16]
+    def changed(self, changes: Sequence[Change], *, hold: bool = False) -> None:  # noqa: ARG002  nothing is
+        """Put changes of the Loc-RIB, those of a family together, into every log, and have them written."""
+        if not changes:
+            return
+        both = len(changes[0].nlri.address) != len(changes[-1].nlri.address)
         for group in self._groups.values():
-            mine = by_size[4 if group.key.family is Family.IPV4 else 16]
-            if mine:
+            size = 4 if group.key.family is Family.IPV4 else 16
+            mine = [each for each in changes if len(each.nlri.address) == size] if both else changes
+            if len(mine[0].nlri.address) == size:
+                if group.log.untidy:
+                    group.log.tidy()
                 group.put(mine)
                 group.log.commit()
                 if group.log.withdrawals > MOST_PINNED or group.log.overrun:
@@ -351,7 +353,7 @@ class UpdateGroups:
             self._tidy()
 
     def _tidy(self) -> None:
-        """Do what commits left to be done: after a round of writes, and at the latest before new changes."""
+        """Do what commits left to be done: after a round of writes, if no newer change did it before."""
         for group in self._groups.values():
             if group.log.untidy:
                 group.log.tidy()

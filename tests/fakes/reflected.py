@@ -86,7 +86,7 @@ class Pipe:
         self.held += taken
         return len(taken)
 
-    def recv_into(self, _buffer: object) -> int:
+    def recv(self, _size: int) -> bytes:
         raise BlockingIOError
 
     def shutdown(self, _how: int) -> None: ...
@@ -271,7 +271,7 @@ class Network:
         """What changed goes into the logs."""
         changes = self.rib.take_changes()
         if changes:
-            self.out.changed(changes, hold=False)
+            self.out.groups.changed(changes)
 
     def complete(self) -> None:
         """The initial convergence is complete."""
