@@ -8,6 +8,7 @@ with theirs, or a deferral timer ends: an early one would make every agent drop 
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import structlog
 
 from bgpd import process
+from bgpd.bgp.front import Write
 from bgpd.bgp.session import PeerSession
 from bgpd.bgp.update_groups import Terms, UpdateGroups
 from bgpd.client_memory import ClientMemory
@@ -59,11 +61,11 @@ def role_of(config: PeerConfig) -> Role:
 class Outbox:
     """What peers are told (`bgpd.daemon.Outbound`), and what changed (`bgpd.daemon.ChangeSink`)."""
 
-    def __init__(self, config: Config, rib: Rib) -> None:
+    def __init__(self, config: Config, rib: Rib, write: Write = os.write) -> None:
         self.config = config
         self.roles: dict[PeerName, Role] = {}
         self.groups = UpdateGroups(
-            self._selected, lambda name: self.roles.get(name, Role.NON_CLIENT), border_of(config)
+            self._selected, lambda name: self.roles.get(name, Role.NON_CLIENT), border_of(config), write
         )
         self._rib = rib
 

@@ -6,16 +6,18 @@ by its own cursor: a client with something of its own to be sent, and whoever di
 It is admitted again once it has everything.
 
 Writes are direct, past what a transport has queued, which is right between messages alone: so only a client
-of which no message is started may be here.  What is being written stays valid whatever is committed
-meanwhile, because a newer message always follows what it supersedes.
+of which no message is started may be here.  They go to descriptors, whose numbers are given away again: a
+transport leaves before it closes.  What is being written stays valid whatever is committed meanwhile, because
+a newer message always follows what it supersedes.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import suppress
 from itertools import repeat
-from operator import call, itemgetter
+from operator import itemgetter
 from typing import Generic, Protocol, TypeVar
 
 from bgpd.bgp.cursor import Cursor
@@ -24,15 +26,15 @@ from bgpd.bgp.segment import Batch, SourceId
 
 NOBODY = -1
 """The source that stands for all who are here: nothing comes from it."""
-STEP = 64
+STEP = 128
 """Writes between two looks at the clock."""
 MOST = 1 << 19
 """Bytes of one write, about."""
 
 _data_of = itemgetter(2)
 
-Send = Callable[[bytes], int]
-"""A socket's own `send`."""
+Write = Callable[[int, bytes], int]
+"""`os.write`."""
 
 
 class Reader(Protocol):
@@ -49,15 +51,16 @@ R = TypeVar("R", bound=Reader)
 class Front(Generic[K, R]):
     """The cursors that stand together, and what writes to each."""
 
-    def __init__(self, log: FanoutLog[K], alone: dict[R, None]) -> None:
+    def __init__(self, log: FanoutLog[K], alone: dict[R, None], write: Write = os.write) -> None:
         self._log = log
+        self._write = write
         self._alone = alone
         """Gets whoever leaves."""
         # Where those stand to whom the batch was not written, and what all have been written here before.
         self._seq = self._messages = self._bytes = 0
         # One entry for each who is here.
         self._cursors: list[Cursor[K]] = []
-        self._sends: list[Send] = []
+        self._fds: list[int] = []
         self._readers: list[R] = []
         self._batch: Batch = []
         """What is being written now."""
@@ -78,7 +81,7 @@ class Front(Generic[K, R]):
 
     # -- who is here ------------------------------------------------------------------------------
 
-    def admit(self, cursor: Cursor[K], send: Send, reader: R) -> bool:
+    def admit(self, cursor: Cursor[K], fd: int, reader: R) -> bool:
         """Take in a cursor that has everything, if those who are here have, too."""
         if self._data or not cursor.caught_up:
             return False
@@ -92,7 +95,7 @@ class Front(Generic[K, R]):
         cursor.bytes_past -= self._bytes
         self._log.apart.pop(cursor.source, None)
         self._cursors.append(cursor)
-        self._sends.append(send)
+        self._fds.append(fd)
         self._readers.append(reader)
         return True
 
@@ -115,14 +118,14 @@ class Front(Generic[K, R]):
             self._swap(slot, self._at)
             slot = self._at
         self._swap(slot, len(self._cursors) - 1)
-        for entries in (self._cursors, self._sends, self._readers):
+        for entries in (self._cursors, self._fds, self._readers):
             entries.pop()
         if not self._cursors:
             self._log.apart.pop(NOBODY, None)
 
     def _swap(self, a: int, b: int) -> None:
         self._cursors[a], self._cursors[b] = self._cursors[b], self._cursors[a]
-        self._sends[a], self._sends[b] = self._sends[b], self._sends[a]
+        self._fds[a], self._fds[b] = self._fds[b], self._fds[a]
         self._readers[a], self._readers[b] = self._readers[b], self._readers[a]
         self._cursors[a].slot, self._cursors[b].slot = a, b
 
@@ -135,7 +138,7 @@ class Front(Generic[K, R]):
             self._begin()
             if self._at:
                 yield self._at
-            while self._data and self._at < len(self._sends):
+            while self._data and self._at < len(self._fds):
                 yield self._step()
             self._seq = self._end
             self._messages += len(self._batch)
@@ -165,7 +168,7 @@ class Front(Generic[K, R]):
             data = b"".join(map(_data_of, others))
             size = len(data)
             with suppress(OSError):  # as in `_step`
-                taken = self._sends[cursor.slot](data)
+                taken = self._write(self._fds[cursor.slot], data)
         self._swap(cursor.slot, self._at)
         self._at += 1
         if taken < size:
@@ -177,11 +180,11 @@ class Front(Generic[K, R]):
     def _step(self) -> int:
         """The inner loop of a reflector: nothing but the writes, and no step of ours in between."""
         data, began = self._data, self._at
-        stop = min(began + STEP, len(self._sends))
+        stop = min(began + STEP, len(self._fds))
         taken: list[int] = []
         while began + len(taken) < stop:
             try:  # what `extend` took before an exception stays in the list
-                taken.extend(map(call, self._sends[began + len(taken) : stop], repeat(data)))
+                taken.extend(map(self._write, self._fds[began + len(taken) : stop], repeat(data)))
             except OSError:  # full; or lost, which shows again, and is dealt with, at its next write
                 taken.append(0)
         self._at = stop

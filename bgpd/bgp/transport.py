@@ -16,7 +16,6 @@ import errno
 import os
 import socket
 from collections import deque
-from collections.abc import Callable
 from itertools import islice
 from typing import Protocol
 
@@ -81,7 +80,6 @@ class Transport:
     __slots__ = (
         "_bytes_out",
         "_closing",
-        "_fd",
         "_flushing",
         "_linger",
         "_loop",
@@ -93,6 +91,7 @@ class Transport:
         "_slice",
         "_started",
         "blocked",
+        "fd",
         "feed",
         "pending",
         "socket",
@@ -100,7 +99,8 @@ class Transport:
 
     def __init__(self, sock: socket.socket, owner: TransportOwner, loop: asyncio.AbstractEventLoop) -> None:
         self.socket = sock
-        self._fd = sock.fileno()
+        self.fd = sock.fileno()
+        """For the feed to write to while this is `idle`: `stand_alone` comes before it is closed."""
         self._send, self._send_many = sock.send, sock.sendmsg
         self._owner = owner
         self._loop = loop
@@ -130,15 +130,15 @@ class Transport:
         error = self.socket.connect_ex(address)
         if error not in (0, errno.EINPROGRESS):
             return os.strerror(error)
-        self._loop.add_writer(self._fd, self._on_connected)
+        self._loop.add_writer(self.fd, self._on_connected)
         return ""
 
     def adopt(self) -> None:
         """Read from a connection that is open."""
-        self._loop.add_reader(self._fd, self.read_ready)
+        self._loop.add_reader(self.fd, self.read_ready)
 
     def _on_connected(self) -> None:
-        self._loop.remove_writer(self._fd)
+        self._loop.remove_writer(self.fd)
         error = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error:
             self._owner.transport_lost(self, os.strerror(error))
@@ -187,11 +187,6 @@ class Transport:
             self._loop.call_soon(self._flush)
 
     @property
-    def write_past(self) -> Callable[[bytes | memoryview], int]:
-        """The socket's own `send`, for the feed to write with while the transport is `idle`."""
-        return self._send
-
-    @property
     def idle(self) -> bool:
         """Whether all that was given is out."""
         return not (self.blocked or self._output or self._closing or self._flushing)
@@ -231,9 +226,9 @@ class Transport:
             if blocked:
                 if self.feed is not None:
                     self.feed.stand_alone()
-                self._loop.add_writer(self._fd, self._flush)
+                self._loop.add_writer(self.fd, self._flush)
             else:
-                self._loop.remove_writer(self._fd)
+                self._loop.remove_writer(self.fd)
             self._tell(0)
 
     def _next_buffers(self) -> list[bytes | memoryview]:
@@ -294,7 +289,7 @@ class Transport:
         self.pending = self._started = 0
         if self.blocked:
             self.blocked = False
-            self._loop.remove_writer(self._fd)
+            self._loop.remove_writer(self.fd)
         self._loop.call_soon(self._lost_unless_closed, f"connection lost: {text}")
 
     def _lost_unless_closed(self, text: str) -> None:
@@ -311,7 +306,7 @@ class Transport:
         if self.feed is not None:
             self.feed.stand_alone()
         self._closing = True
-        self._loop.remove_reader(self._fd)
+        self._loop.remove_reader(self.fd)
         if not last:
             self._destroy()
             return
@@ -347,7 +342,7 @@ class Transport:
         except OSError:
             self._destroy()
             return
-        self._loop.add_reader(self._fd, self._discard)
+        self._loop.add_reader(self.fd, self._discard)
         self._discard()
 
     def _discard(self) -> None:
@@ -364,8 +359,8 @@ class Transport:
             return
         if self._linger is not None:
             self._linger.cancel()
-        self._loop.remove_reader(self._fd)
-        self._loop.remove_writer(self._fd)
+        self._loop.remove_reader(self.fd)
+        self._loop.remove_writer(self.fd)
         self.socket.close()
         self._output.clear()
         self.pending = 0

@@ -11,6 +11,7 @@ allows an implicit Adj-RIB-Out).
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -19,7 +20,7 @@ import structlog
 
 from bgpd.bgp import codec
 from bgpd.bgp.cursor import Cursor
-from bgpd.bgp.front import Front, Send
+from bgpd.bgp.front import Front, Write
 from bgpd.bgp.group_encoder import Key
 from bgpd.bgp.message import Notification, RefreshKind, RouteRefresh
 from bgpd.bgp.notifications import Cease, cease
@@ -52,7 +53,7 @@ class Pump(Protocol):
     """What writes to a client."""
 
     @property
-    def write_past(self) -> Send: ...
+    def fd(self) -> int: ...
     @property
     def idle(self) -> bool: ...
     def pump(self) -> None: ...
@@ -105,9 +106,14 @@ class UpdateGroups:
     """All groups of a reflector."""
 
     def __init__(
-        self, selected: Selected, role_of: Callable[[PeerName], Role], border: Border = CLOSED
+        self,
+        selected: Selected,
+        role_of: Callable[[PeerName], Role],
+        border: Border = CLOSED,
+        write: Write = os.write,
     ) -> None:
         self._selected = selected
+        self._write = write
         self._role_of = role_of
         self._border = border
         self._identities = Identities()
@@ -157,7 +163,7 @@ class UpdateGroups:
             )
             group.put((nlri, (), selected) for nlri, selected in self._selected(key.family))
             group.log.commit()
-            self._fronts[key] = Front(group.log, self._alone)
+            self._fronts[key] = Front(group.log, self._alone, self._write)
         return group
 
     def session_down(self, name: PeerName) -> None:
@@ -369,15 +375,14 @@ class UpdateGroups:
                 if member in self._alone and member.pump is not None:
                     member.pump.pump()
                     if member.pump.idle and member.outflow.caught_up:
-                        self._join_fronts(member, member.pump.write_past)
+                        self._join_fronts(member, member.pump.fd)
             yield len(members)
 
-    def _join_fronts(self, member: _Member, send: Send) -> None:
+    def _join_fronts(self, member: _Member, fd: int) -> None:
         """The member has everything: let it be written to like all others."""
         cursors = ((group.key, member.outflow.cursors[family]) for family, group in member.groups.items())
         if all(
-            cursor.front is not None or self._fronts[key].admit(cursor, send, member)
-            for key, cursor in cursors
+            cursor.front is not None or self._fronts[key].admit(cursor, fd, member) for key, cursor in cursors
         ):
             del self._alone[member]
 

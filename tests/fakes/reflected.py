@@ -248,14 +248,21 @@ class Network:
         )
         self.rib = Rib(policy, max(1, *(each.add_paths for each in configs)))
         with patch("asyncio.get_running_loop", return_value=loop):
-            self.out = Outbox(self.config, self.rib)
+            self.out = Outbox(self.config, self.rib, self._write)
         self.completed = False
         self._sockets = 0
+        self._pipes: dict[int, Pipe] = {}
+
+    def _write(self, fd: int, data: bytes) -> int:
+        """To the descriptor of a socket that is open: who writes to another hits whoever has it now."""
+        assert self._pipes[fd].fileno() == fd
+        return self._pipes[fd].send(data)
 
     def join(self, peer: Peer) -> None:
         """A session comes up, with a socket buffer of some size."""
         self._sockets += 1
         peer.connect(self._sockets, self.random.choice((60, 300, 1500, 100_000)), self.leave)
+        self._pipes[self._sockets] = peer.pipe
         self.rib.session_up(peer.source, peer.negotiated.families)
         self.out.session_up(cast("PeerSession", peer), peer.negotiated)
 

@@ -57,10 +57,17 @@ class Group:
     def __init__(self, rooms: Sequence[int] = (1000,) * 4) -> None:
         self.log: FanoutLog[str] = FanoutLog(Words())
         self.alone: dict[Reader, None] = {}
-        self.front: Front[str, Reader] = Front(self.log, self.alone)
+        self.front: Front[str, Reader] = Front(self.log, self.alone, self.write_to)
         self.readers = [Reader(self.log, source, room) for source, room in enumerate(rooms)]
         for each in self.readers:
-            assert self.front.admit(each.cursor, each.send, each)
+            assert self.admit(each)
+
+    def admit(self, reader: Reader) -> bool:
+        """A reader's place in the list of all is its descriptor."""
+        return self.front.admit(reader.cursor, self.readers.index(reader), reader)
+
+    def write_to(self, fd: int, data: bytes) -> int:
+        return self.readers[fd].send(data)
 
     def put(self, key: str, source: int, attributes: str) -> None:
         self.log.put(key, source, attributes)
@@ -183,12 +190,13 @@ def test_a_withdrawal_waits_for_the_front_as_for_any_client() -> None:
 def test_who_is_behind_the_others_is_not_admitted() -> None:
     group = Group()
     late = Reader(group.log, 7)
+    group.readers.append(late)
     group.put("a", 0, "1")
-    assert not group.front.admit(late.cursor, late.send, late)
+    assert not group.admit(late)
     group.write()
-    assert not group.front.admit(late.cursor, late.send, late)
+    assert not group.admit(late)
     late.drain()
-    assert group.front.admit(late.cursor, late.send, late)
+    assert group.admit(late)
     group.log.leave(late.cursor)
     assert len(group.front) == 4
     assert group.log.slowest() == 1
