@@ -7,7 +7,7 @@ or the command line's limit.  A phase that does not end in time, or loses sessio
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -175,37 +175,28 @@ def all_phases(bench: Bench, speaker: Speaker, cell: Cell, outcome: Outcome, lim
         attempt.phase(LOSE, PERCENT)
 
 
-def convergence_again(bench: Bench, speaker: Speaker, cell: Cell, outcome: Outcome, limits: Limits) -> None:
-    """One more sample of the two phases that a fresh speaker is needed for."""
-    with started(bench, speaker, cell, outcome, limits) as attempt:
-        attempt.phase(CONNECT)
-        attempt.phase(ANNOUNCE)
-
-
 def cold_start(bench: Bench, speaker: Speaker, cell: Cell, outcome: Outcome, limits: Limits) -> None:
     """All clients at once, as after the reflector's restart."""
     with started(bench, speaker, cell, outcome, limits) as attempt:
         attempt.phase(COLD)
 
 
-def measure(bench: Bench, speaker: Speaker, cell: Cell, outcome: Outcome, limits: Limits, runs: int) -> None:
-    """All of it, into `outcome`; short cells several times."""
+def measure(bench: Bench, speaker: Speaker, cell: Cell, outcome: Outcome, limits: Limits) -> None:
+    """One turn of a speaker: all of it, into `outcome`."""
     try:
         all_phases(bench, speaker, cell, outcome, limits)
     except PhaseEndedError:
         if ANNOUNCE in outcome.stopped or CONNECT in outcome.stopped:
             return
-    try:
+    with suppress(PhaseEndedError):  # what ended it is noted in the outcome
         cold_start(bench, speaker, cell, outcome, limits)
-        while len(outcome.figures(COLD)) < runs and _is_short(outcome):
-            convergence_again(bench, speaker, cell, outcome, limits)
-            cold_start(bench, speaker, cell, outcome, limits)
-    except PhaseEndedError:
-        return  # what ended it is noted in the outcome
 
 
 SHORT = 2.0
+"""Seconds of convergence up to which a speaker has several turns."""
 
 
-def _is_short(outcome: Outcome) -> bool:
-    return all(figure.phase.seconds < SHORT for name in (ANNOUNCE, COLD) for figure in outcome.figures(name))
+def has_another_turn(outcome: Outcome) -> bool:
+    """Whether nothing was too slow so far, and it takes little time."""
+    figures = [*outcome.figures(ANNOUNCE), *outcome.figures(COLD)]
+    return bool(figures) and not outcome.stopped and all(figure.phase.seconds < SHORT for figure in figures)

@@ -24,7 +24,7 @@ from types import FrameType
 from bench.agent.topology import Cores, default_cores
 from bench.reflector import trixie
 from bench.reflector.figures import Results, as_json
-from bench.reflector.measure import ANNOUNCE, Bench, Cell, Limits, Outcome, measure
+from bench.reflector.measure import ANNOUNCE, Bench, Cell, Limits, Outcome, has_another_turn, measure
 from bench.reflector.network import network
 from bench.reflector.programs import compile_into
 from bench.reflector.report import markdown, settings
@@ -61,8 +61,8 @@ def parse(arguments: Sequence[str]) -> tuple[Plan, Path]:
         "--speaker", choices=list(SPEAKERS), action="append", help="only this one; can be repeated"
     )
     parser.add_argument("--cell", action="append", metavar="NxK", help="only this cell; can be repeated")
-    parser.add_argument("--runs", type=int, help="runs of each short cell (3)")
-    parser.add_argument("--rounds", type=int, help="rounds of single changes (200)")
+    parser.add_argument("--runs", type=int, help="turns of each speaker where they are short (3)")
+    parser.add_argument("--rounds", type=int, help="rounds of single changes in each turn (70)")
     parser.add_argument("--limit", type=float, default=120.0, help="seconds that no phase may exceed (120)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
     chosen = parser.parse_args(arguments)
@@ -71,7 +71,7 @@ def parse(arguments: Sequence[str]) -> tuple[Plan, Path]:
         speakers=tuple(speaker for name, speaker in SPEAKERS.items() if name in (chosen.speaker or SPEAKERS)),
         cells=cells,
         runs=chosen.runs or (1 if chosen.quick else 3),
-        rounds=chosen.rounds or (20 if chosen.quick else 200),
+        rounds=chosen.rounds or (20 if chosen.quick else 70),
         longest=chosen.limit,
     )
     return plan, chosen.output
@@ -109,27 +109,32 @@ def environment(plan: Plan, cores: Cores, versions: dict[str, str]) -> dict[str,
         "cores": f"clients on core {cores.feeder}, reflector on core {cores.daemon}",
         "versions": "; ".join(f"{name}: {version}" for name, version in versions.items() if name != FLOOR),
         "settings": settings(list(versions)),
-        "rounds": f"{plan.rounds} of single changes (a withdrawal and an announcement), fewer where slow; "
-        f"medians of up to {plan.runs} runs where a run is short; no phase longer than {plan.longest:.0f} s",
+        "rounds": f"{plan.rounds} of single changes (a withdrawal and an announcement) in each turn, fewer "
+        f"where slow; medians of up to {plan.runs} turns, in which the speakers alternate, where these are "
+        f"short; no phase longer than {plan.longest:.0f} s",
     }
 
 
 def measure_cell(bench: Bench, plan: Plan, cell: Cell, names: list[str], results: Results) -> None:
-    """All speakers in one cell."""
+    """All speakers in one cell, in turns: the machine's slow moments come to each of them alike."""
     limits = Limits(plan.longest)
-    for name in names:
-        outcome = results.outcomes.setdefault(cell, {}).setdefault(name, Outcome())
-        try:
-            measure(bench, SPEAKERS[name], cell, outcome, limits, plan.runs)
-        except (OSError, RuntimeError) as error:
-            results.failures.append(f"{name}, {cell}: {error}")
-            progress(results.failures[-1])
-        if name != FLOOR:
-            for run in outcome.runs:
-                for figure in run.figures.values():
-                    limits.learn(figure)
-        seconds = results.seconds(cell, name, ANNOUNCE)
-        progress(f"{cell} {name}: {'-' if seconds is None else f'{seconds:.3f} s'} {outcome.stopped or ''}")
+    for turn in range(plan.runs):
+        for name in names:
+            outcome = results.outcomes.setdefault(cell, {}).setdefault(name, Outcome())
+            if turn and not has_another_turn(outcome):
+                continue
+            try:
+                measure(bench, SPEAKERS[name], cell, outcome, limits)
+            except (OSError, RuntimeError) as error:
+                results.failures.append(f"{name}, {cell}: {error}")
+                progress(results.failures[-1])
+            if name != FLOOR:
+                for run in outcome.runs:
+                    for figure in run.figures.values():
+                        limits.learn(figure)
+            seconds = results.seconds(cell, name, ANNOUNCE)
+            shown = "-" if seconds is None else f"{seconds:.3f} s"
+            progress(f"{cell} {name}, turn {turn + 1}: {shown} {outcome.stopped or ''}")
 
 
 def progress(text: str) -> None:

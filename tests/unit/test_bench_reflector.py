@@ -14,6 +14,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -29,6 +30,7 @@ from bench.reflector.measure import (
     CONNECT,
     JOIN,
     LOSE,
+    Bench,
     Cell,
     Figure,
     Limits,
@@ -39,8 +41,8 @@ from bench.reflector.network import network
 from bench.reflector.processes import running
 from bench.reflector.programs import Programs, compile_into
 from bench.reflector.report import markdown
-from bench.reflector.run import CELLS, QUICK, parse
-from bench.reflector.speakers import FLOOR, OURS, SPEAKERS, Start
+from bench.reflector.run import CELLS, QUICK, measure_cell, parse
+from bench.reflector.speakers import FLOOR, OURS, SPEAKERS, Speaker, Start
 from bench.reflector.targets import targets
 
 needs_root = pytest.mark.skipif(
@@ -127,6 +129,28 @@ def test_command_line() -> None:
     )
     with pytest.raises(SystemExit):
         parse(["--cell", "500"])
+
+
+def test_speakers_take_turns_and_slow_or_failing_ones_only_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns: list[str] = []
+
+    def measure(_bench: Bench, speaker: Speaker, _cell: Cell, into: Outcome, limits: Limits) -> None:
+        turns.append(speaker.name)
+        if speaker.name == "gobgp3":
+            raise RuntimeError("it does not start")
+        seconds = 3.0 if speaker.name == "frr10" else 0.1
+        into.runs += outcome(announce=seconds, cold=0.1).runs
+        if speaker.name == "bird2":
+            into.stopped[BURST] = limits.text(BURST)
+
+    monkeypatch.setattr("bench.reflector.run.measure", measure)
+    names = [FLOOR, OURS, "frr10", "bird2", "gobgp3"]
+    results, plan = Results(), parse(["--runs", "3"])[0]
+    bench = Bench(cast("Topology", None), cast("Programs", None), plan.rounds)
+    measure_cell(bench, plan, Cell(100, 1), names, results)
+    assert turns == [*names, FLOOR, OURS, FLOOR, OURS]
+    assert len(results.outcome(Cell(100, 1), OURS).figures(ANNOUNCE)) == 3
+    assert results.failures == ["gobgp3, 100x1: it does not start"]
 
 
 # --- what is seen
