@@ -40,18 +40,22 @@ class _Selector(selectors.EpollSelector):
         self._epoll.register(self.fileno(), select.EPOLLIN)
         self._ready: list[tuple[int, int]] = []
         """Descriptors that were ready when we looked and have not had their turn, the next one last."""
+        self._gone: set[int] = set()
+        """Those whose reader went since: the number may be another's by now, who has nothing to read."""
         self._looks = 0
 
     def select(self, timeout: float | None = None) -> Ready:
         """Call the readers, and return what asyncio waits for."""
-        ready, readers, others = self._ready, self._readers, False
+        ready, readers, gone, others = self._ready, self._readers, self._gone, False
         if not ready:
-            ready += self._epoll.poll(timeout, len(readers) + 1)
-            ready.reverse()
+            self._look(timeout)
         self._looks = 0
         while ready and self._looks < MOST_LOOKS:
-            reader = readers.get(ready.pop()[0])
-            if reader is None:  # asyncio's own descriptor, or a reader that went meanwhile
+            fd = ready.pop()[0]
+            if fd in gone:
+                continue
+            reader = readers.get(fd)
+            if reader is None:
                 others = True
                 continue
             try:
@@ -64,12 +68,15 @@ class _Selector(selectors.EpollSelector):
 
     def input_waits(self) -> bool:
         """Whether a descriptor is ready that was not read, or not read to its end."""
-        ready = self._ready
-        if not ready:
+        if not self._ready:
             self._looks += 1
-            ready += self._epoll.poll(0, len(self._readers) + 1)
-            ready.reverse()
-        return bool(ready)
+            self._look(0)
+        return bool(self._ready)
+
+    def _look(self, timeout: float | None) -> None:
+        self._ready += self._epoll.poll(timeout, len(self._readers) + 1)
+        self._ready.reverse()
+        self._gone.clear()
 
     def add(self, fd: int, reader: Callable[[], object]) -> None:
         """Call `reader` whenever `fd` can be read."""
@@ -81,6 +88,8 @@ class _Selector(selectors.EpollSelector):
         """Call it no more; whether there was one."""
         if self._readers.pop(fd, None) is None:
             return False
+        if self._ready:
+            self._gone.add(fd)
         try:
             self._epoll.unregister(fd)
         except OSError:  # it was closed before, and the kernel has forgotten it

@@ -279,7 +279,7 @@ class UpdateGroups:
         if moved:
             self._pump_soon()
 
-    def changed(self, changes: Sequence[Change], *, hold: bool = False) -> None:  # noqa: ARG002  nothing is
+    def changed(self, changes: Sequence[Change], *, hold: bool = False) -> None:  # noqa: ARG002  none is held
         """Put changes of the Loc-RIB, those of a family together, into every log, and have them written."""
         if not changes:
             return

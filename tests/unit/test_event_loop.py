@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -95,6 +96,32 @@ def test_a_reader_that_another_one_removes_is_not_called() -> None:
             to_two.send(b"two")
             await asyncio.sleep(0.05)
         assert seen == [b"one"]
+
+    run(story)
+
+
+def test_who_gets_the_number_of_a_closed_descriptor_is_not_taken_for_ready() -> None:
+    """Its first read would wait for ever."""
+
+    async def story() -> None:
+        loop, seen = asyncio.get_running_loop(), list[bytes]()
+        with pairs(3) as [(one, to_one), (two, to_two), (new, to_new)]:
+
+            def read() -> None:
+                one.recv(9)
+                fd = two.fileno()
+                loop.remove_reader(two)
+                os.dup2(new.fileno(), fd)
+                loop.add_reader(fd, lambda: seen.append(new.recv(9)))
+
+            loop.add_reader(one, read)
+            loop.add_reader(two, pytest.fail, "it was removed")
+            to_one.send(b"x")
+            to_two.send(b"x")
+            loop.call_later(0.05, to_new.send, b"y")
+            await until(lambda: bool(seen))
+            loop.remove_reader(two)
+        assert seen == [b"y"]
 
     run(story)
 
