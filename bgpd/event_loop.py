@@ -12,6 +12,7 @@ import asyncio
 import select
 import selectors
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import Any, Protocol, TypeVarTuple, Unpack
@@ -90,10 +91,8 @@ class _Selector(selectors.EpollSelector):
             return False
         if self._ready:
             self._gone.add(fd)
-        try:
+        with suppress(OSError):  # it was closed before, and the kernel has forgotten it
             self._epoll.unregister(fd)
-        except OSError:  # it was closed before, and the kernel has forgotten it
-            return True
         return True
 
     def close(self) -> None:

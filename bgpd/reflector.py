@@ -59,7 +59,7 @@ def role_of(config: PeerConfig) -> Role:
 
 
 class Outbox:
-    """What peers are told (`bgpd.daemon.Outbound`), and what changed (`bgpd.daemon.ChangeSink`)."""
+    """What peers are told (`bgpd.daemon.Outbound`); its groups are the `bgpd.daemon.ChangeSink`."""
 
     def __init__(self, config: Config, rib: Rib, write: Write = os.write) -> None:
         self.config = config

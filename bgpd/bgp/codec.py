@@ -558,11 +558,8 @@ class Decoder:
                 return messages
             data = bytes(tail)
             tail.clear()
-        position = self._fast.decode(data, 0, messages) if self._fast is not None else 0
-        if position == len(data):
-            return messages
         try:
-            position = self._decode_stream(data, position, messages)
+            position = self._decode_stream(data, messages)
         except SessionResetError as error:
             self._broken = True
             messages.append(error.malformed)
@@ -571,19 +568,21 @@ class Decoder:
                 tail += data[position:]
         return messages
 
-    def _decode_stream(self, stream: bytes, position: int, messages: list[Message]) -> int:
-        """Decode whole messages, the first of which is not a common one; where the first incomplete one
-        begins."""
-        size = len(stream)
-        while size - position >= HEADER_SIZE:
+    def _decode_stream(self, stream: bytes, messages: list[Message]) -> int:
+        """Decode whole messages; returns where the first incomplete one begins."""
+        position, size = 0, len(stream)
+        while True:
+            if self._fast is not None:
+                position = self._fast.decode(stream, position, messages)
+            if size - position < HEADER_SIZE:
+                self._needed = HEADER_SIZE
+                return position
             end = message_end(stream, position, self._limit)
             if end > size:
                 self._needed = end - position
                 return position
             messages += self._decode(stream[position + 18], stream[position + HEADER_SIZE : end])
-            position = end if self._fast is None else self._fast.decode(stream, end, messages)
-        self._needed = HEADER_SIZE
-        return position
+            position = end
 
     def _decode(self, kind: int, body: bytes) -> Iterable[Message]:
         if kind == OPEN:

@@ -212,9 +212,7 @@ class FanoutLog(Generic[K]):
         for (source, _), (attributes, keys) in announced.items():
             self._append(messages, source, attributes, self._encoder.announce(attributes, keys))
         self._fresh += messages
-        if self.marked:
-            self._postpone_marks()
-        self._moved.clear()
+        self._postpone_marks()
         self.untidy = True
         return bool(messages or owed)
 
@@ -230,8 +228,9 @@ class FanoutLog(Generic[K]):
 
         Or its reader would drop a path that it is told again a moment later.
         """
+        moved, self._moved = self._moved, []
         for cursor in list(self.marked):
-            if self.cursors.get(cursor.source) is not cursor or not cursor.postpone_marks(self._moved):
+            if self.cursors.get(cursor.source) is not cursor or not cursor.postpone_marks(moved):
                 del self.marked[cursor]
 
     def _append(

@@ -295,14 +295,7 @@ class PeerSession:
         self.counters.messages_in += len(messages)
         routing = not self._acting and _ROUTING.issuperset(map(type, messages))
         if routing and self._fsm.carries_routes(wire.connection, self._now()):
-            # `_act` in short, for nearly all that comes: it changes no state, and brings no deadline nearer.
-            self._acting = True
-            try:
-                self._deliver(messages)  # type: ignore[arg-type]  # none is of another type
-            finally:
-                self._acting = False
-            if self._actions:
-                self._act([])
+            self._act_on_routes(messages)  # type: ignore[arg-type]  # none is of another type
             return
         actions = self._fsm.received(wire.connection, messages, self._now())
         if actions:
@@ -356,6 +349,16 @@ class PeerSession:
             self._acting = False
         self._note_state()
         self._arm()
+
+    def _act_on_routes(self, messages: list[RoutingMessage]) -> None:
+        """The same for nearly all that comes: it changes no state, and brings no deadline nearer."""
+        self._acting = True
+        try:
+            self._deliver(messages)
+        finally:
+            self._acting = False
+        if self._actions:
+            self._act([])
 
     def _deliver(self, messages: list[RoutingMessage]) -> None:
         for message in messages:
