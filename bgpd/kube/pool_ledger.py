@@ -49,7 +49,7 @@ def of_key(key: SharingKey) -> Trigger:
 class Tenant:
     """A Service of ours, what it wants and what it has."""
 
-    __slots__ = ("addresses", "age", "demand", "problem", "service", "waits_for")
+    __slots__ = ("addresses", "age", "demand", "problem", "service", "told", "waits_for")
 
     def __init__(self, service: Service) -> None:
         self.age = age_of(service)
@@ -60,6 +60,8 @@ class Tenant:
 
     def put(self, service: Service) -> None:
         self.service, self.demand = service, demand_of(service)
+        self.told = service.ingress
+        """What its status says, or the last plan since."""
 
     @property
     def key(self) -> ServiceKey:

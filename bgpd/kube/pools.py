@@ -232,11 +232,12 @@ class Allocator:
         for tenant in sorted(touched.values(), key=lambda each: each.age):
             self._place(tenant)
         more = self._serve_waiting(touched)
-        assignments = {
-            key: tenant.in_order()
-            for key, tenant in sorted(touched.items())
-            if set(tenant.in_order()) != set(tenant.service.ingress)
-        }
+        assignments: dict[ServiceKey, tuple[Address, ...]] = {}
+        for key, tenant in sorted(touched.items()):
+            held = tenant.in_order()
+            # Also where the status is right, and an earlier plan, whose write is still under way, is not.
+            if any(set(held) != set(said) for said in (tenant.service.ingress, tenant.told)):
+                assignments[key] = tenant.told = held
         news, self._news = self._news, {}
         problems = tuple(problem for problem in news.values() if problem is not None)
         solved = tuple(about for about, problem in news.items() if problem is None)

@@ -149,7 +149,9 @@ def check(world: World, before: dict[ServiceKey, tuple[Address, ...]], kind: str
                 if other is not one
             )
     if kind == "pools":
-        assert all(set(addresses) <= set(held[key]) for key, addresses in before.items())
+        for key, addresses in before.items():
+            lost = set(addresses) - set(held[key])
+            assert all(asked_away(world, known[key], address) for address in lost)
     troubles = {problem.about[1:]: problem.reason for problem in world.allocator.problems}
     for key, one in known.items():
         missing = [family for family in one.families if family not in map(family_of, held[key])]
@@ -157,6 +159,17 @@ def check(world: World, before: dict[ServiceKey, tuple[Address, ...]], kind: str
             assert key in troubles
         if troubles.get(key) is Trouble.EXHAUSTED:
             assert any(not free_for(world, one, family, holders) for family in one.families)
+
+
+def asked_away(world: World, one: Service, lost: Address) -> bool:
+    """Whether a Service that lost an address has one instead that it asked for and could not have before."""
+    demand = demand_of(one)
+    (now,) = (each for each in one.ingress if len(each) == len(lost))
+    asked = demand.requested.get(family_of(lost))
+    if asked is not None:
+        return lost != asked and now == asked
+    named = [inside(each) for each in world.usable() if each.name == demand.pool]
+    return any(now in each and lost not in each for each in named)
 
 
 def free_for(world: World, one: Service, family: Family, holders: dict[Address, list[Service]]) -> bool:

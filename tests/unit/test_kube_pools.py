@@ -303,6 +303,26 @@ def test_a_late_answer_of_the_watch_changes_nothing() -> None:
     assert not allocator.apply([replace(relabelled, ingress=addresses("203.0.113.0"))]).assignments
 
 
+def test_a_plan_is_taken_back_before_the_watch_tells_that_it_was_written() -> None:
+    """Else the write under way would leave two Services with one address until the watch is back."""
+    allocator = Allocator([pool("one", "203.0.113.0/32")])
+    older = want("a", created=1.0, sharing_key="k")
+    younger = replace(want("b", created=2.0, sharing_key="k"), ports=frozenset({("TCP", 25)}))
+    assert shown(allocator.apply([older, younger])) == {"a": "203.0.113.0", "b": "203.0.113.0"}
+    alone = replace(older, annotations={}, ingress=addresses("203.0.113.0"))
+    assert shown(allocator.apply([alone])) == {"b": ""}
+    assert not allocator.apply([replace(younger, ingress=())]).assignments
+
+
+def test_a_service_that_waits_for_a_pool_moves_there_when_it_comes() -> None:
+    allocator = Allocator([PUBLIC], [want("a", "203.0.113.0", address_pool="late")])
+    assert reasons(allocator) == {"a": Trouble.NO_POOL}
+    assert shown(allocator) == {"a": "203.0.113.0"}
+    plan = allocator.pools_replaced([PUBLIC, pool("late", "198.51.100.0/32")])
+    assert shown(plan) == {"a": "198.51.100.0"}
+    assert plan.solved == (("Service", "default", "a"),)
+
+
 def test_many_that_wait_are_served_in_several_turns() -> None:
     waiting = [want(f"s{number:04}", created=number) for number in range(MOST_RETRIES + 100)]
     allocator = Allocator([pool("none", "198.51.100.0/32")], [want("holder", "198.51.100.0"), *waiting])
