@@ -213,21 +213,15 @@ class Daemon:
 
     def messages_received(self, session: PeerSession, messages: Sequence[RoutingMessage]) -> None:
         """UPDATEs, End-of-RIBs and refresh requests, in the order in which they came."""
-        state, source = self._state_of(session), session.source
-        if state is None or state.negotiated is None or source is None:
+        source = session.source
+        state = None if source is None else self.peers.get(source.peer)
+        if source is None or state is None or state.session is not session or state.negotiated is None:
             return
-        updates: list[Update] = []
-        for kind, run in groupby(messages, key=type):
-            if kind is Update:
-                here: list[Update] = list(run)  # type: ignore[arg-type]  # of this type
-                self._updates(state, source, here)
-                updates += here
-                continue
-            for message in run:
-                if isinstance(message, EndOfRib):
-                    self._end_of_rib(state, source, message.family)
-                elif isinstance(message, RouteRefresh):
-                    self._route_refresh(state, message)
+        updates = [message for message in messages if type(message) is Update]
+        if len(updates) == len(messages):
+            self._updates(state, source, updates)
+        else:
+            self._in_order(state, source, messages)
         if self._input_waits():
             self.plan_flush()
         else:
@@ -235,6 +229,18 @@ class Daemon:
         if updates:
             self.watchers.received(lambda: [nlri for u in updates for nlri in (*u.announced, *u.withdrawn)])
             self.watchers.peer_changed(state.config.name)
+
+    def _in_order(self, state: PeerState, source: Source, messages: Sequence[RoutingMessage]) -> None:
+        """UPDATEs and all else."""
+        for kind, run in groupby(messages, key=type):
+            if kind is Update:
+                self._updates(state, source, list(run))  # type: ignore[arg-type]  # of this type
+                continue
+            for message in run:
+                if isinstance(message, EndOfRib):
+                    self._end_of_rib(state, source, message.family)
+                elif isinstance(message, RouteRefresh):
+                    self._route_refresh(state, message)
 
     def _updates(self, state: PeerState, source: Source, updates: list[Update]) -> None:
         news = self.rib.updates(source, updates)

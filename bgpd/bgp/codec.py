@@ -39,7 +39,6 @@ from bgpd.bgp.framing import (
     STANDARD_LIMIT,
     UPDATE,
     SessionResetError,
-    frame,
     message_end,
 )
 from bgpd.bgp.message import (
@@ -53,7 +52,7 @@ from bgpd.bgp.message import (
 )
 from bgpd.bgp.nlri import UNICAST, assemble, frame_routes, judge
 from bgpd.bgp.notifications import Code, OpenError
-from bgpd.bgp.packing import announcement_bodies, pack_prefixes, reach_header, withdrawal_bodies
+from bgpd.bgp.packing import announcements, pack_prefixes, reach_header, withdrawals
 from bgpd.bgp.parameters import broken_open, capability_list, decode_route_refresh
 from bgpd.errors import InvariantError
 from routes.path import (
@@ -423,10 +422,10 @@ def encode_updates(
         add_path_id = path_id.to_bytes(4, "big") if family in negotiated.add_path_send else b""
         gone = [add_path_id + packed for packed in pack_prefixes(withdrawn, family)]
         here = [add_path_id + packed for packed in pack_prefixes(announced, family)]
-        bodies = _announcements(attributes, family, here, negotiated) if here else []
-        if bodies is None:
-            gone, bodies = gone + here, []
-        messages += (frame(UPDATE, body) for body in (*withdrawal_bodies(family, gone), *bodies))
+        told = _announcements(attributes, family, here, negotiated) if here else []
+        if told is None:
+            gone, told = gone + here, []
+        messages += (*withdrawals(family, gone), *told)
     return messages
 
 
@@ -440,7 +439,7 @@ def _announcements(
         raise InvariantError(f"{family} with the next hop {attributes.next_hop.hex()} on this session")
     reach = reach_header(attributes, family)
     block = pack_attributes(attributes, reach is None, negotiated.four_octet, negotiated.kind)
-    return announcement_bodies(block, reach, pieces, extended=negotiated.extended_message)
+    return announcements(block, reach, pieces, extended=negotiated.extended_message)
 
 
 def pack_attributes(attributes: PathAttributes, next_hop: bool, four_octet: bool, kind: PeerKind) -> bytes:
@@ -558,8 +557,11 @@ class Decoder:
                 return messages
             data = bytes(tail)
             tail.clear()
+        position = self._fast.decode(data, 0, messages) if self._fast is not None else 0
+        if position == len(data):
+            return messages
         try:
-            position = self._decode_stream(data, messages)
+            position = self._decode_stream(data, position, messages)
         except SessionResetError as error:
             self._broken = True
             messages.append(error.malformed)
@@ -568,12 +570,13 @@ class Decoder:
                 tail += data[position:]
         return messages
 
-    def _decode_stream(self, stream: bytes, messages: list[Message]) -> int:
-        """Decode whole messages; returns where the first incomplete one begins."""
-        position, size = 0, len(stream)
+    def _decode_stream(self, stream: bytes, position: int, messages: list[Message]) -> int:
+        """Decode whole messages, the first of which is no common UPDATE.
+
+        Returns where the first incomplete one begins.
+        """
+        size = len(stream)
         while True:
-            if self._fast is not None:
-                position = self._fast.decode(stream, position, messages)
             if size - position < HEADER_SIZE:
                 self._needed = HEADER_SIZE
                 return position
@@ -583,6 +586,8 @@ class Decoder:
                 return position
             messages += self._decode(stream[position + 18], stream[position + HEADER_SIZE : end])
             position = end
+            if self._fast is not None:
+                position = self._fast.decode(stream, position, messages)
 
     def _decode(self, kind: int, body: bytes) -> Iterable[Message]:
         if kind == OPEN:

@@ -51,19 +51,6 @@ class Standing(Protocol):
     def needs_from(self) -> int: ...
 
 
-def _runs(
-    messages: Sequence[Message[K] | None], keys: list[K]
-) -> Iterable[tuple[Message[K] | None, Sequence[K]]]:
-    """The keys of each message; most often all are one's."""
-    first = messages[0]
-    if messages.count(first) == len(messages):
-        return ((first, keys),)
-    found: dict[Message[K] | None, list[K]] = {}
-    for message, key in zip(messages, keys, strict=True):
-        found.setdefault(message, []).append(key)
-    return found.items()
-
-
 class FanoutLog(Generic[K]):
     """The log of one update group.  `put` and `remove` collect, `commit` appends, `tidy` compacts."""
 
@@ -90,6 +77,8 @@ class FanoutLog(Generic[K]):
         self.next_seq = 0
         self.marked: dict[Cursor[K], None] = {}
         """Cursors with a mark that waits, such as End-of-RIB; others are dropped when they come up."""
+        self._killed: list[Message[K]] = []
+        """Dead, which their segments do not know yet: nobody who is being written to has to wait for it."""
         self._moved: list[int] = []
         """The places of entries that are announced anew, at the end."""
         self.overrun: list[Cursor[K]] = []
@@ -131,21 +120,17 @@ class FanoutLog(Generic[K]):
 
     def put_all(self, keys: list[K], source: SourceId, attributes: object) -> None:
         """Announce keys, and keep the list."""
-        before = list(map(self._newest.get, keys))
-        if any(before):
-            for old, mine in _runs(before, keys):
-                if old is None:
-                    self.size += len(mine)
-                    continue
-                if old.source != source:
-                    self._owed.setdefault(source, []).extend(mine)
-                self._supersede(mine, old)
-                if old.attributes is None:
-                    self.size += len(mine)
-                else:
-                    self._moved.append(old.seq)
-        else:
-            self.size += len(keys)
+        for old, mine in self._entries(keys):
+            if old is None:
+                self.size += len(mine)
+                continue
+            if old.source != source:
+                self._owed.setdefault(source, []).extend(mine)
+            self._supersede(mine, old)
+            if old.attributes is None:
+                self.size += len(mine)
+            else:
+                self._moved.append(old.seq)
         packed = self._announced.get((source, id(attributes)))
         if packed is None:
             self._announced[source, id(attributes)] = (attributes, keys)
@@ -158,30 +143,47 @@ class FanoutLog(Generic[K]):
 
     def remove_all(self, keys: list[K]) -> None:
         """Withdraw keys, where they are announced."""
-        for old, mine in _runs(list(map(self._newest.get, keys)), keys):
+        for old, mine in self._entries(keys):
             if old is not None and old.attributes is not None:
                 self.size -= len(mine)
                 self._supersede(mine, old)
                 self._withdrawn.setdefault(old.source, []).extend(mine)
 
+    def _entries(self, keys: list[K]) -> Iterable[tuple[Message[K] | None, Sequence[K]]]:
+        """The newest entries, each with the keys of which it is; most often all are one's."""
+        newest = self._newest
+        first = newest.get(keys[0])
+        if len(keys) == 1:
+            return ((first, keys),)
+        messages = list(map(newest.get, keys))
+        if messages.count(first) == len(messages):
+            return ((first, keys),)
+        found: dict[Message[K] | None, list[K]] = {}
+        for message, key in zip(messages, keys, strict=True):
+            found.setdefault(message, []).append(key)
+        return found.items()
+
     def _supersede(self, keys: Sequence[K], old: Message[K]) -> None:
         """`old` is no more the newest entry of these keys of it."""
         old.alive -= len(keys)
         if not old.alive:
-            self._kill(old)
+            self._killed.append(old)
         elif old.attributes is not None:
             old.carried = True
             for key in keys:
                 self._carriers.setdefault(key, []).append(old)
 
-    def _kill(self, message: Message[K]) -> None:
-        if message.carried:
-            self._forget_carrier(message)
-        segment = message.segment
-        if segment is not None:
-            segment.kill(message)
-            if segment.dead_bytes * 4 > len(segment.view):
-                self._mark(segment)
+    def _bury(self) -> None:
+        """Note in the segments what has died."""
+        killed, self._killed = self._killed, []
+        for message in killed:
+            if message.carried:
+                self._forget_carrier(message)
+            segment = message.segment
+            if segment is not None:
+                segment.kill(message)
+                if segment.dead_bytes * 4 > len(segment.view):
+                    self._mark(segment)
 
     def _forget_carrier(self, message: Message[K]) -> None:
         """The message is dead, or was encoded again without what it carried."""
@@ -212,7 +214,9 @@ class FanoutLog(Generic[K]):
         for (source, _), (attributes, keys) in announced.items():
             self._append(messages, source, attributes, self._encoder.announce(attributes, keys))
         self._fresh += messages
-        self._postpone_marks()
+        if self.marked:
+            self._postpone_marks()
+        self._moved.clear()
         self.untidy = True
         return bool(messages or owed)
 
@@ -221,6 +225,7 @@ class FanoutLog(Generic[K]):
         self.untidy = False
         self._store()
         self._expire()
+        self._bury()
         self._compact()
 
     def _postpone_marks(self) -> None:
@@ -228,9 +233,8 @@ class FanoutLog(Generic[K]):
 
         Or its reader would drop a path that it is told again a moment later.
         """
-        moved, self._moved = self._moved, []
         for cursor in list(self.marked):
-            if self.cursors.get(cursor.source) is not cursor or not cursor.postpone_marks(moved):
+            if self.cursors.get(cursor.source) is not cursor or not cursor.postpone_marks(self._moved):
                 del self.marked[cursor]
 
     def _append(
@@ -247,7 +251,8 @@ class FanoutLog(Generic[K]):
             self._newest.update(dict.fromkeys(keys, message))
 
     def _store(self) -> None:
-        """Have all that was appended in segments."""
+        """Have all that was appended in segments, and in these what has died known as dead."""
+        self._bury()
         messages, self._fresh = [message for message in self._fresh if message.alive], []
         if not messages:
             return
@@ -282,7 +287,7 @@ class FanoutLog(Generic[K]):
                         del self._newest[key]
             if message.alive:
                 message.alive = 0
-                self._kill(message)
+                self._killed.append(message)
 
     def _cut(self, message: Message[K]) -> None:
         """Encode a message again without its superseded keys."""
@@ -318,6 +323,7 @@ class FanoutLog(Generic[K]):
 
         It skips its own messages and old withdrawals, which are what would correct it.
         """
+        self._bury()
         for carriers in list(self._carriers.values()):
             for message in list(carriers):
                 self._cut(message)
@@ -361,6 +367,9 @@ class FanoutLog(Generic[K]):
                 if size > limit:
                     end = found[-1].seq + 1
                     break
+        if len(found) == 1:
+            (each,) = found
+            return ([(each.seq, each.source, each.data)] if each.alive and each.seq >= seq else []), end
         batch = [(each.seq, each.source, each.data) for each in found if each.alive and each.seq >= seq]
         left = limit
         for at, (place, _, data) in enumerate(batch):

@@ -135,9 +135,8 @@ class Front(Generic[K, R]):
         """Write what is new to everybody here, in steps, each of which says how many writes it took."""
         until = self._log.next_seq
         while self._cursors and self._seq < until:
-            self._begin()
-            if self._at:
-                yield self._at
+            if done := self._begin():
+                yield done
             while self._data and self._at < len(self._fds):
                 yield self._step()
             self._seq = self._end
@@ -145,12 +144,25 @@ class Front(Generic[K, R]):
             self._bytes += len(self._data)
             self._batch, self._data, self._at = [], b"", 0
 
-    def _begin(self) -> None:
-        """Plan one write; the sources of what is in it need another, and many of them read alone."""
+    def _begin(self) -> int:
+        """Plan one write, and write to those who get another: the sources of what is in it, as many as so.
+
+        Where they are many, they read alone.
+        """
         batch, self._end = self._log.since(self._seq, MOST)
         self._batch = batch
+        known = self._log.cursors
+        if len(batch) == 1:  # most often: its source gets nothing
+            ((_, source, self._data),) = batch
+            cursor = known.get(source)
+            if cursor is not None and cursor.front is self:
+                self._swap(cursor.slot, 0)
+                self._at = 1
+                cursor.messages -= 1
+                cursor.bytes_past -= len(self._data)
+            return 0
         self._data = b"".join(map(_data_of, batch))
-        known, sources = self._log.cursors, dict[SourceId, Cursor[K]]()
+        sources: dict[SourceId, Cursor[K]] = {}
         for _, source, _ in batch:
             cursor = known.get(source)
             if cursor is not None and cursor.front is self:
@@ -160,6 +172,7 @@ class Front(Generic[K, R]):
                 self.leave(cursor)
             else:
                 self._write_source(cursor, [each for each in batch if each[1] != source])
+        return self._at
 
     def _write_source(self, cursor: Cursor[K], others: Batch) -> None:
         """Write what is not the source's own."""

@@ -208,13 +208,16 @@ class Fsm:
 
     # -- events: messages and time ----------------------------------------------------------------
 
-    def carries_routes(self, connection: int, now: float) -> bool:
-        """Whether routing messages of a connection may be delivered as they are: `received` in short, for
-        nearly all that ever comes."""
+    def heard(self, connection: int, now: float) -> bool:
+        """Restart the hold timer, if the session is up on this connection; whether it is.
+
+        Then routing messages may be delivered as they are: `received` in short, for nearly all that comes.
+        """
         c = self.connections.get(connection)
         if c is None or c.state is not ESTABLISHED:
             return False
-        self._restart_hold_timer(c, now)
+        if c.negotiated is not None and c.negotiated.hold_time:
+            c.deadline = now + c.negotiated.hold_time
         return True
 
     def received(self, connection: int, messages: Sequence[Message], now: float) -> list[Action]:
@@ -234,14 +237,9 @@ class Fsm:
                 actions += self._receive(c, message, now)
         if batch:
             actions.append(Deliver(batch))
-        if messages and c is not None and c.state is ESTABLISHED:
-            self._restart_hold_timer(c, now)
+        if messages:
+            self.heard(connection, now)
         return actions
-
-    @staticmethod
-    def _restart_hold_timer(c: Connection, now: float) -> None:
-        if c.negotiated is not None and c.negotiated.hold_time:
-            c.deadline = now + c.negotiated.hold_time
 
     def timer(self, now: float) -> list[Action]:
         """Do what is due."""

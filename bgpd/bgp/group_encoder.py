@@ -11,15 +11,16 @@ from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 from bgpd.bgp.codec import pack_attributes
-from bgpd.bgp.framing import STANDARD_LIMIT, UPDATE, frame
+from bgpd.bgp.framing import STANDARD_LIMIT
 from bgpd.bgp.packing import (
     ATTRIBUTE_HEADER,
     FIXED,
     UNREACH_HEADER,
-    announcement_body,
+    announcement,
+    pack_prefix,
     pack_prefixes,
     reach_header,
-    withdrawal_body,
+    withdrawal,
 )
 from routes.path import PathAttributes
 from routes.peer import Negotiated
@@ -27,6 +28,8 @@ from routes.prefix import Family, Prefix
 
 _ROOM = STANDARD_LIMIT - FIXED
 """Bytes for attributes and NLRI in an UPDATE that has no withdrawn routes."""
+_MOST_NLRI = 17
+"""Bytes of one without ADD-PATH."""
 _MEMORY = 4096
 """Attributes whose bytes are remembered; a full memory is emptied."""
 
@@ -65,12 +68,14 @@ class GroupEncoder:
         that no peer keeps an older path.
         """
         _, reach, block, room = self._packed.get(id(attributes)) or self._pack(attributes)
+        if len(keys) == 1 and not self._add_path and room >= _MOST_NLRI:  # as it is most often
+            return [(announcement(block, reach, pack_prefix(keys[0])), keys)]  # type: ignore[arg-type]  # a prefix
         encoded: Encoded = []
         for blob, part in self._filled(keys, room):
             if len(blob) > room:
                 encoded += self.withdraw(part)
             else:
-                encoded.append((frame(UPDATE, announcement_body(block, reach, blob)), part))
+                encoded.append((announcement(block, reach, blob), part))
         return encoded
 
     def _pack(self, attributes: object) -> _Packed:
@@ -85,8 +90,10 @@ class GroupEncoder:
 
     def withdraw(self, keys: Sequence[Key]) -> Encoded:
         """UPDATEs that withdraw `keys`."""
+        if len(keys) == 1 and not self._add_path:
+            return [(withdrawal(self._family, pack_prefix(keys[0])), keys)]  # type: ignore[arg-type]  # a prefix
         return [
-            (frame(UPDATE, withdrawal_body(self._family, blob)), part)
+            (withdrawal(self._family, blob), part)
             for blob, part in self._filled(keys, _ROOM - ATTRIBUTE_HEADER - UNREACH_HEADER)
         ]
 

@@ -1,4 +1,4 @@
-"""Bodies of UPDATEs: how many prefixes one message takes, and where they go.
+"""UPDATEs as bytes: how many prefixes one message takes, and where they go.
 
 Owns the sizes.  IPv4 prefixes with an IPv4 next hop travel in the classic fields, everything else in
 MP_REACH_NLRI and MP_UNREACH_NLRI, which come first among the attributes and never share a message with
@@ -8,10 +8,11 @@ RFC 4271 section 4.3, RFC 4760, RFC 7606 section 5.1, RFC 8654, RFC 8950.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 
 from bgpd.bgp.errors7606 import EXTENDED_LENGTH, OPTIONAL, Attr
-from bgpd.bgp.framing import EXTENDED_LIMIT, HEADER_SIZE, STANDARD_LIMIT
+from bgpd.bgp.framing import EXTENDED_LIMIT, HEADER_SIZE, MARKER, STANDARD_LIMIT, UPDATE
 from bgpd.bgp.nlri import UNICAST
 from routes.path import PathAttributes
 from routes.prefix import Family, Prefix
@@ -21,7 +22,8 @@ FIXED = HEADER_SIZE + 4
 ATTRIBUTE_HEADER = 4
 UNREACH_HEADER = 3
 
-
+_header = struct.Struct("!16sHBH").pack
+"""Marker, length and type, and the length of the withdrawn routes."""
 _LENGTHS = tuple(bytes((length,)) for length in range(129))
 _OCTETS = tuple(length + 7 >> 3 for length in range(129))
 """By the length of a prefix, which is looked up once for each that is sent."""
@@ -35,17 +37,25 @@ def pack_prefixes(prefixes: Iterable[Prefix], family: Family) -> list[bytes]:
     ]
 
 
-def withdrawal_bodies(family: Family, pieces: Sequence[bytes]) -> Iterator[bytes]:
+def pack_prefix(prefix: Prefix) -> bytes:
+    """Its NLRI."""
+    address, length = prefix
+    return _LENGTHS[length] + address[: _OCTETS[length]]
+
+
+def withdrawals(family: Family, pieces: Sequence[bytes]) -> Iterator[bytes]:
     """UPDATEs that withdraw these NLRI."""
     overhead = FIXED if family is Family.IPV4 else FIXED + ATTRIBUTE_HEADER + UNREACH_HEADER
-    return (withdrawal_body(family, blob) for blob in _fill(pieces, STANDARD_LIMIT - overhead))
+    return (withdrawal(family, blob) for blob in _fill(pieces, STANDARD_LIMIT - overhead))
 
 
-def withdrawal_body(family: Family, blob: bytes) -> bytes:
-    """An UPDATE that withdraws all NLRI in `blob`, which must fit."""
+def withdrawal(family: Family, blob: bytes) -> bytes:
+    """The UPDATE that withdraws all NLRI in `blob`, which must fit."""
     if family is Family.IPV4:
-        return _prefixed(blob) + b"\0\0"
-    return b"\0\0" + _prefixed(_family_attribute(Attr.MP_UNREACH_NLRI, bytes((0, family, UNICAST)) + blob))
+        size = len(blob)
+        return _header(MARKER, FIXED + size, UPDATE, size) + blob + b"\0\0"
+    unreach = _family_attribute(Attr.MP_UNREACH_NLRI, bytes((0, family, UNICAST)) + blob)
+    return announcement(unreach, None, b"")
 
 
 def reach_header(attributes: PathAttributes, family: Family) -> bytes | None:
@@ -58,7 +68,7 @@ def reach_header(attributes: PathAttributes, family: Family) -> bytes | None:
     return bytes((0, family, UNICAST, len(next_hop))) + next_hop + b"\0"
 
 
-def announcement_bodies(
+def announcements(
     block: bytes, reach: bytes | None, pieces: Sequence[bytes], *, extended: bool
 ) -> list[bytes] | None:
     """UPDATEs that announce these NLRI; None when not even one fits beside the attributes.
@@ -70,14 +80,16 @@ def announcement_bodies(
     limit = STANDARD_LIMIT if least <= STANDARD_LIMIT else EXTENDED_LIMIT
     if least > limit or (limit == EXTENDED_LIMIT and not extended):
         return None
-    return [announcement_body(block, reach, blob) for blob in _fill(pieces, limit - overhead)]
+    return [announcement(block, reach, blob) for blob in _fill(pieces, limit - overhead)]
 
 
-def announcement_body(block: bytes, reach: bytes | None, blob: bytes) -> bytes:
-    """An UPDATE that announces all NLRI in `blob`, which must fit."""
-    if reach is None:
-        return b"\0\0" + _prefixed(block) + blob
-    return b"\0\0" + _prefixed(_family_attribute(Attr.MP_REACH_NLRI, reach + blob) + block)
+def announcement(block: bytes, reach: bytes | None, blob: bytes) -> bytes:
+    """The UPDATE that announces all NLRI in `blob`, which must fit."""
+    if reach is not None:
+        block = _family_attribute(Attr.MP_REACH_NLRI, reach + blob) + block
+        blob = b""
+    size = len(block)
+    return _header(MARKER, FIXED + size + len(blob), UPDATE, 0) + size.to_bytes(2, "big") + block + blob
 
 
 def _fill(pieces: Sequence[bytes], room: int) -> Iterator[bytes]:
@@ -97,11 +109,7 @@ def _fill(pieces: Sequence[bytes], room: int) -> Iterator[bytes]:
         yield b"".join(blob)
 
 
-def _prefixed(data: bytes) -> bytes:
-    return len(data).to_bytes(2, "big") + data
-
-
 def _family_attribute(code: Attr, value: bytes) -> bytes:
     if len(value) > 255:
-        return bytes((OPTIONAL | EXTENDED_LENGTH, code)) + _prefixed(value)
+        return bytes((OPTIONAL | EXTENDED_LENGTH, code)) + len(value).to_bytes(2, "big") + value
     return bytes((OPTIONAL, code, len(value))) + value

@@ -294,8 +294,15 @@ class PeerSession:
             return
         self.counters.messages_in += len(messages)
         routing = not self._acting and _ROUTING.issuperset(map(type, messages))
-        if routing and self._fsm.carries_routes(wire.connection, self._now()):
-            self._act_on_routes(messages)  # type: ignore[arg-type]  # none is of another type
+        if routing and self._fsm.heard(wire.connection, self._now()):
+            # As `_act` does, for nearly all that comes: it changes no state, and brings no deadline nearer.
+            self._acting = True
+            try:
+                self._deliver(messages)  # type: ignore[arg-type]  # none is of another type
+            finally:
+                self._acting = False
+            if self._actions:
+                self._act([])
             return
         actions = self._fsm.received(wire.connection, messages, self._now())
         if actions:
@@ -350,20 +357,8 @@ class PeerSession:
         self._note_state()
         self._arm()
 
-    def _act_on_routes(self, messages: list[RoutingMessage]) -> None:
-        """The same for nearly all that comes: it changes no state, and brings no deadline nearer."""
-        self._acting = True
-        try:
-            self._deliver(messages)
-        finally:
-            self._acting = False
-        if self._actions:
-            self._act([])
-
     def _deliver(self, messages: list[RoutingMessage]) -> None:
-        for message in messages:
-            if isinstance(message, Update):
-                self.counters.updates_in += 1
+        self.counters.updates_in += list(map(type, messages)).count(Update)
         self._handler.messages_received(self, messages)
 
     def _do(self, action: Action) -> None:

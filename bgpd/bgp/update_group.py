@@ -102,6 +102,7 @@ class UpdateGroup:
         border: Border = CLOSED,
     ) -> None:
         self.key = key
+        self.address_size = 4 if key.family is Family.IPV4 else 16
         self.members: set[PeerName] = set()
         self.encoder = GroupEncoder(key.family, member)
         self.log: FanoutLog[Key] = FanoutLog(self.encoder)
@@ -121,12 +122,12 @@ class UpdateGroup:
         self.forget_told()
         key, own = self.key, self.key.export.next_hop
         self._border = border
-        size = 4 if key.family is Family.IPV4 else 16
-        self._admits = border.admits[size] if key.role is Role.EXTERNAL else None
+        self._admits = border.admits[self.address_size] if key.role is Role.EXTERNAL else None
         mine = [each for each in border.aggregates if each.family is key.family]
         if key.role is not Role.EXTERNAL or own is None or len(own) not in self._next_hop_sizes:
             mine = []
         self._aggregates = Aggregates(mine)
+        self._by_prefix = bool(key.add_paths or mine or self._policies is not None)
 
     @property
     def name(self) -> str:
@@ -205,7 +206,7 @@ class UpdateGroup:
 
     def put(self, selected: Iterable[tuple[Prefix, tuple[Path, ...], tuple[Path, ...]]]) -> None:
         """Take new selections: prefix, what was selected before, and what is now."""
-        if self.key.add_paths or self._aggregates or self._policies is not None:
+        if self._by_prefix:
             self._put_paths(selected)
             return
         told: dict[tuple[int, PeerName], tuple[PathAttributes, list[Key]] | None] = {}

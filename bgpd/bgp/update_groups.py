@@ -285,15 +285,13 @@ class UpdateGroups:
             return
         both = len(changes[0].nlri.address) != len(changes[-1].nlri.address)
         for group in self._groups.values():
-            size = 4 if group.key.family is Family.IPV4 else 16
+            size = group.address_size
             mine = [each for each in changes if len(each.nlri.address) == size] if both else changes
             if len(mine[0].nlri.address) == size:
                 if group.log.untidy:
-                    group.log.tidy()
+                    self._tidy_log(group)
                 group.put(mine)
                 group.log.commit()
-                if group.log.withdrawals > MOST_PINNED or group.log.overrun:
-                    self._bound(group)
         self._asked = True
         if self._round is None:
             self._pump()
@@ -362,7 +360,12 @@ class UpdateGroups:
         """Do what commits left to be done: after a round of writes, if no newer change did it before."""
         for group in self._groups.values():
             if group.log.untidy:
-                group.log.tidy()
+                self._tidy_log(group)
+
+    def _tidy_log(self, group: UpdateGroup) -> None:
+        group.log.tidy()
+        if group.log.withdrawals > MOST_PINNED or group.log.overrun:
+            self._bound(group)
 
     def _write_all(self) -> Iterator[int]:
         """One round of writes, first to those who differ in nothing; in steps, with the writes of each."""
