@@ -223,9 +223,8 @@ class FanoutLog(Generic[K]):
     def tidy(self) -> None:
         """Let go of what nobody needs any more: some time after a commit, since no reader waits for it."""
         self.untidy = False
-        self._store()
         self._expire()
-        self._bury()
+        self._store()
         self._compact()
 
     def _postpone_marks(self) -> None:

@@ -145,9 +145,9 @@ class Front(Generic[K, R]):
             self._batch, self._data, self._at = [], b"", 0
 
     def _begin(self) -> int:
-        """Plan one write, and write to those who get another: the sources of what is in it, as many as so.
+        """Plan one write, and make those that differ from it, to the sources of what is in it; how many.
 
-        Where they are many, they read alone.
+        Where these are many, they read alone.
         """
         batch, self._end = self._log.since(self._seq, MOST)
         self._batch = batch
