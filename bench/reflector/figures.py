@@ -64,7 +64,7 @@ class Results:
 
     def phases(self, cell: Cell, speaker: str) -> list[Phase]:
         runs = self.outcome(cell, speaker).runs
-        return [figure.phase for run in runs for figure in run.figures.values()]
+        return [figure.phase for run in runs for figures in run.figures.values() for figure in figures]
 
 
 def as_json(results: Results) -> dict[str, object]:
@@ -79,8 +79,8 @@ def as_json(results: Results) -> dict[str, object]:
                         {
                             "peak_mb": run.peak,
                             "phases": {
-                                phase: {"cpu": figure.cpu, **asdict(figure.phase)}
-                                for phase, figure in run.figures.items()
+                                phase: [{"cpu": figure.cpu, **asdict(figure.phase)} for figure in figures]
+                                for phase, figures in run.figures.items()
                             },
                         }
                         for run in outcome.runs

@@ -25,6 +25,10 @@ SHORTEST_LIMIT = 3.0
 CHURN_SECONDS = 40.0
 JOINS = 5
 PERCENT = 10
+BURSTS = 5
+"""In a turn, where they are short: one alone tells as much of the machine's moment as of the speaker."""
+SHORT_BURST = 0.5
+"""Seconds."""
 SETTLE = ("settle", 0.3, 10)
 CONNECT, ANNOUNCE, COLD, CHURN, BURST, LOSE, JOIN = (
     "connect",
@@ -59,7 +63,8 @@ class Figure:
 class Run:
     """What was measured between a speaker's start and its end."""
 
-    figures: dict[str, Figure] = field(default_factory=dict)
+    figures: dict[str, list[Figure]] = field(default_factory=dict)
+    """By phase; most happen once."""
     peak: float = 0.0
     """MB, after the last phase."""
 
@@ -73,7 +78,7 @@ class Outcome:
     """The phases that were ended, and why: `> 10 x`, `> 120 s`, or what was lost."""
 
     def figures(self, phase: str) -> list[Figure]:
-        return [run.figures[phase] for run in self.runs if phase in run.figures]
+        return [figure for run in self.runs for figure in run.figures.get(phase, ())]
 
 
 @dataclass(slots=True)
@@ -122,8 +127,8 @@ class Attempt:
     outcome: Outcome
     limits: Limits
 
-    def phase(self, name: str, *words: float) -> None:
-        """Run a phase within its limit and note its figures."""
+    def phase(self, name: str, *words: float) -> float:
+        """Run a phase within its limit and note its figures; the seconds that it took."""
         limit = CHURN_SECONDS if name == CHURN else self.limits.seconds(name)
         used = self.state.cpu()
         phase = self.clients.phase(name, *words, limit)
@@ -134,7 +139,8 @@ class Attempt:
             text = f"lost {phase.lost} sessions" if phase.lost else self.limits.text(name)
             self.outcome.stopped[name] = text
             raise PhaseEndedError(f"{name}: {text}, {phase.up} established, {phase.missing} missing")
-        self.run.figures[name] = figure
+        self.run.figures.setdefault(name, []).append(figure)
+        return phase.seconds
 
     def settle(self) -> None:
         self.clients.phase(*SETTLE)
@@ -170,8 +176,10 @@ def all_phases(bench: Bench, speaker: Speaker, cell: Cell, outcome: Outcome, lim
         attempt.settle()
         attempt.phase(CHURN, bench.rounds)
         attempt.settle()
-        attempt.phase(BURST, PERCENT)
-        attempt.settle()
+        bursts = 0
+        while bursts < BURSTS:
+            bursts += 1 if attempt.phase(BURST, PERCENT) < SHORT_BURST else BURSTS
+            attempt.settle()
         attempt.phase(LOSE, PERCENT)
 
 

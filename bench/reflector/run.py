@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
@@ -130,7 +131,7 @@ def measure_cell(bench: Bench, plan: Plan, cell: Cell, names: list[str], results
                 progress(results.failures[-1])
             if name != FLOOR:
                 for run in outcome.runs:
-                    for figure in run.figures.values():
+                    for figure in chain.from_iterable(run.figures.values()):
                         limits.learn(figure)
             seconds = results.seconds(cell, name, ANNOUNCE)
             shown = "-" if seconds is None else f"{seconds:.3f} s"

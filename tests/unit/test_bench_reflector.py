@@ -63,7 +63,7 @@ def phase(name: str, seconds: float, **values: object) -> Phase:
 
 
 def outcome(cpu: float = 1.0, peak: float = 50.0, **phases: float) -> Outcome:
-    figures = {name: Figure(phase(name, seconds, bytes=1_000), cpu) for name, seconds in phases.items()}
+    figures = {name: [Figure(phase(name, seconds, bytes=1_000), cpu)] for name, seconds in phases.items()}
     return Outcome([Run(figures, peak)])
 
 
@@ -97,10 +97,18 @@ def test_the_floor_is_no_rival_and_a_stopped_rival_sets_no_bound() -> None:
     assert "| bird2 | 0 |  | > 10 x |" in markdown(results)
 
 
+def test_a_figure_of_several_turns_is_the_median_of_all_times_that_it_was_measured() -> None:
+    turns = [[3.0, 1.0, 9.0], [2.0], [4.0]]
+    runs = [Run({BURST: [Figure(phase(BURST, seconds), 1.0) for seconds in turn]}, 1.0) for turn in turns]
+    results = Results(outcomes={Cell(7, 1): {OURS: Outcome(runs)}})
+    assert results.seconds(Cell(7, 1), OURS, BURST) == 3.0
+    assert len(results.phases(Cell(7, 1), OURS)) == 5
+
+
 @pytest.mark.parametrize("fault", ["own", "lost", "wrong_originator"])
 def test_one_wrong_delivery_of_ours_misses_a_target(fault: str) -> None:
     figure = Figure(phase(ANNOUNCE, 1.0, **{fault: 1}), 1.0)
-    results = Results(outcomes={Cell(7, 1): {OURS: Outcome([Run({ANNOUNCE: figure}, 1.0)])}})
+    results = Results(outcomes={Cell(7, 1): {OURS: Outcome([Run({ANNOUNCE: [figure]}, 1.0)])}})
     assert [target.met for target in targets(results)] == [False]
 
 
