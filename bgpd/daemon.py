@@ -213,9 +213,8 @@ class Daemon:
 
     def messages_received(self, session: PeerSession, messages: Sequence[RoutingMessage]) -> None:
         """UPDATEs, End-of-RIBs and refresh requests, in the order in which they came."""
-        source = session.source
-        state = None if source is None else self.peers.get(source.peer)
-        if source is None or state is None or state.session is not session or state.negotiated is None:
+        state, source = self._state_of(session), session.source
+        if state is None or state.negotiated is None or source is None:
             return
         updates = [message for message in messages if type(message) is Update]
         if len(updates) == len(messages):

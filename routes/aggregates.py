@@ -45,9 +45,6 @@ class Aggregates:
         self._inside = {prefix: _Inside() for prefix in sorted(prefixes)}
         self._sorted = list(self._inside)
 
-    def __bool__(self) -> bool:
-        return bool(self._sorted)
-
     def of(self, nlri: Prefix) -> Prefix | None:
         """The aggregate that a prefix lies in, or is."""
         # With the longest length in the key, an aggregate at the same address sorts before what it contains.

@@ -99,13 +99,6 @@ class LocRib:
         plain = table.plain
         if table.ids or table.dropped or plain.refused or plain.rewritten or plain.stale:
             return False
-        if len(withdrawn) == 1:  # most often
-            (nlri,) = withdrawn
-            if self.holders.get(nlri) != table.alone:
-                return False
-            del plain.accepted[nlri], self.holders[nlri]
-            self.pending[nlri] = None
-            return True
         gone = dict.fromkeys(withdrawn)
         held = list(map(self.holders.get, gone))
         if held.count(table.alone) < len(held):

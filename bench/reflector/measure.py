@@ -176,10 +176,11 @@ def all_phases(bench: Bench, speaker: Speaker, cell: Cell, outcome: Outcome, lim
         attempt.settle()
         attempt.phase(CHURN, bench.rounds)
         attempt.settle()
-        bursts = 0
-        while bursts < BURSTS:
-            bursts += 1 if attempt.phase(BURST, PERCENT) < SHORT_BURST else BURSTS
+        for _ in range(BURSTS):
+            took = attempt.phase(BURST, PERCENT)
             attempt.settle()
+            if took >= SHORT_BURST:
+                break
         attempt.phase(LOSE, PERCENT)
 
 

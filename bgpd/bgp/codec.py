@@ -576,18 +576,15 @@ class Decoder:
         Returns where the first incomplete one begins.
         """
         size = len(stream)
-        while True:
-            if size - position < HEADER_SIZE:
-                self._needed = HEADER_SIZE
-                return position
+        while size - position >= HEADER_SIZE:
             end = message_end(stream, position, self._limit)
             if end > size:
                 self._needed = end - position
                 return position
             messages += self._decode(stream[position + 18], stream[position + HEADER_SIZE : end])
-            position = end
-            if self._fast is not None:
-                position = self._fast.decode(stream, position, messages)
+            position = end if self._fast is None else self._fast.decode(stream, end, messages)
+        self._needed = HEADER_SIZE
+        return position
 
     def _decode(self, kind: int, body: bytes) -> Iterable[Message]:
         if kind == OPEN:
