@@ -12,6 +12,7 @@ A log that can't be written never stops the daemon.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import logging
 import math
@@ -34,6 +35,7 @@ LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _LONGEST_TEXT = 1000
 _LONGEST_TRACE = 20_000
 _MOST_ITEMS = 20
+_STDERR = 2
 _COLOURS = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critical": "31;1"}
 
 Plain = str | int | float | bool | None | list["Plain"]
@@ -104,7 +106,11 @@ class _Lines:
 
 
 def configure(level: str = "info", form: str = "auto", stream: TextIO | None = None) -> Sink:
-    """Send all logs, those of libraries too, to `stream` (standard error).  Call again to change it."""
+    """Send all logs, those of libraries too, to `stream` (standard error).  Call again to change it.
+
+    A crash in C code (of a library, or ours to call it wrongly) ends on standard error with every thread's
+    Python stack.
+    """
     global _sink  # noqa: PLW0603  loggers exist before and after: the present sink is process-wide by nature
     _sink = Sink(stream or sys.stderr, level, form)
     structlog.configure(
@@ -115,6 +121,7 @@ def configure(level: str = "info", form: str = "auto", stream: TextIO | None = N
     root = logging.getLogger()
     root.handlers[:] = [_FromLibraries()]
     root.setLevel(logging.INFO if level == "debug" else logging.WARNING)
+    faulthandler.enable(_STDERR)
     return _sink
 
 

@@ -104,6 +104,10 @@ class _Status(msgspec.Struct, frozen=True):
     details: _StatusDetails | None = None
 
 
+_LIST_HEAD = msgspec.json.Decoder(_ListHead)
+_STATUS = msgspec.json.Decoder(_Status)
+
+
 class KubeClient:
     """One API server.  Calls may come from several threads; `close`, from any thread, ends all of them."""
 
@@ -206,7 +210,7 @@ class KubeClient:
             body = self._call("GET", path, query)
             yield Page(body, first=not seen)
             try:
-                head = msgspec.json.decode(body, type=_ListHead)
+                head = _LIST_HEAD.decode(body)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise Nonsense(200, "NotAList", str(error), where=path) from error
             resume = head.metadata.resume if head.metadata is not None else ""
@@ -389,7 +393,7 @@ class KubeClient:
         finally:
             answer.close()
         try:
-            status = msgspec.json.decode(body, type=_Status)
+            status = _STATUS.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError):
             status = _Status(message=body[:200].decode(errors="replace"))
         wait = _seconds(answer.headers.get("Retry-After", ""))

@@ -95,7 +95,7 @@ _HAS_NO_HOP = "makes no sense for a router on the link"
 
 
 def decode_cluster(raw: bytes) -> BgpCluster:
-    form = shared.read(raw, wire.Cluster, "BGPCluster")
+    form = shared.read(raw, wire.CLUSTER, "BGPCluster")
     at, spec = shared.place("BGPCluster", form.metadata), form.spec
     if at.name != CLUSTER_NAME:
         Place(at.kind, at.name, "metadata").wrong("name", at.name, "there is one BGPCluster, called default")
@@ -216,7 +216,7 @@ def _reflector(at: Place, written: wire.Reflector) -> Reflector:
 
 
 def decode_peer(raw: bytes) -> BgpPeer:
-    form = shared.read(raw, wire.Peer, "BGPPeer")
+    form = shared.read(raw, wire.PEER, "BGPPeer")
     at, spec = shared.place("BGPPeer", form.metadata), form.spec
     address, interface = at.maybe("address", spec.address, _router) or (None, "")
     peer = BgpPeer(

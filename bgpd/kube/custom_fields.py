@@ -34,6 +34,7 @@ _LONGEST_PREFIX = 43
 _TYPE_FAULT = re.compile(r"Expected `(?P<wanted>[^`]+)`, got `(?P<got>[^`]+)`")
 _MISSING = re.compile(r"Object missing required field `(?P<key>[^`]+)`")
 _AT = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
+_ANYTHING = msgspec.json.Decoder()
 _TYPES = {
     "int": "an integer",
     "str": "a string",
@@ -125,7 +126,7 @@ def type_fault(kind: str, name: str, raw: bytes, problem: msgspec.MsgspecError) 
 def _value_at(raw: bytes, path: str) -> str:
     """` = VALUE`, or nothing where the path can't be followed (an object's keys are not named)."""
     try:
-        value: object = msgspec.json.decode(raw)
+        value: object = _ANYTHING.decode(raw)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return ""
     for step in re.findall(r"[^.\[\]]+", path):

@@ -32,7 +32,7 @@ _DEFAULTS = ("Accept", "Reject")
 
 
 def decode_policy(raw: bytes) -> BgpPolicy:
-    form = shared.read(raw, wire.Policy, "BGPPolicy")
+    form = shared.read(raw, wire.POLICY, "BGPPolicy")
     at, spec = shared.place("BGPPolicy", form.metadata), form.spec
     at.count("rules", spec.rules, _MOST_RULES)
     rules = tuple(_rule(at.inside(f"rules[{number}]"), rule) for number, rule in enumerate(spec.rules))

@@ -32,7 +32,7 @@ _DIGITS = fields.matching("[0-9]+", 39, "a number in digits")
 
 
 def decode_advertisement(raw: bytes) -> BgpAdvertisement:
-    form = shared.read(raw, wire.Advertisement, "BGPAdvertisement")
+    form = shared.read(raw, wire.ADVERTISEMENT, "BGPAdvertisement")
     at, spec = shared.place("BGPAdvertisement", form.metadata), form.spec
     lengths = at.inside("aggregationLength")
     status = shared.status_of(at, form.status)
@@ -59,7 +59,7 @@ def decode_advertisement(raw: bytes) -> BgpAdvertisement:
 
 
 def decode_pool(raw: bytes) -> BgpAddressPool:
-    form = shared.read(raw, wire.Pool, "BGPAddressPool")
+    form = shared.read(raw, wire.POOL, "BGPAddressPool")
     at, spec = shared.place("BGPAddressPool", form.metadata), form.spec
     ranges = at.each("ranges", spec.ranges, address_range, _MOST_RANGES, 1)
     _check_apart(at, spec.ranges, ranges)

@@ -47,10 +47,13 @@ class _Named(wire.Wire):
     metadata: wire.Meta
 
 
-def read(raw: bytes, form: type[W], kind: str) -> W:
+_NAMED = msgspec.json.Decoder(_Named)
+
+
+def read(raw: bytes, decoder: msgspec.json.Decoder[W], kind: str) -> W:
     """One object in its shape; the name is looked for first, so that an error can say it."""
     try:
-        return msgspec.json.decode(raw, type=form)
+        return decoder.decode(raw)
     except msgspec.DecodeError as problem:
         raise fields.type_fault(kind, _name_in(raw), raw, problem) from None
     except (RecursionError, UnicodeDecodeError):
@@ -60,7 +63,7 @@ def read(raw: bytes, form: type[W], kind: str) -> W:
 def _name_in(raw: bytes) -> str:
     """The name for an error, as far as there is one."""
     try:
-        name = msgspec.json.decode(raw, type=_Named).metadata.name
+        name = _NAMED.decode(raw).metadata.name
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return "without a name"
     try:

@@ -89,7 +89,7 @@ class BgpNodeState:
 
 
 def decode_node_state(raw: bytes) -> BgpNodeState:
-    form = shared.read(raw, wire.NodeState, "BGPNodeState")
+    form = shared.read(raw, wire.NODE_STATE, "BGPNodeState")
     unread = shared.place("BGPNodeState", form.metadata)
     at, status = Place(unread.kind, unread.name, "status"), form.status
     return BgpNodeState(

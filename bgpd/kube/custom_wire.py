@@ -7,6 +7,7 @@ not read here.  Types are checked here and nothing else; `custom.py` turns these
 from __future__ import annotations
 
 from msgspec import Struct, field
+from msgspec.json import Decoder
 
 
 class Wire(Struct, rename="camel"):
@@ -309,3 +310,11 @@ class StateStatus(Wire):
 class NodeState(Wire):
     metadata: Meta
     status: StateStatus = field(default_factory=StateStatus)
+
+
+CLUSTER = Decoder(Cluster)
+PEER = Decoder(Peer)
+POLICY = Decoder(Policy)
+ADVERTISEMENT = Decoder(Advertisement)
+POOL = Decoder(Pool)
+NODE_STATE = Decoder(NodeState)

@@ -27,6 +27,9 @@ class _Saved(msgspec.Struct):
     node: str = ""
 
 
+_SAVED = msgspec.json.Decoder(_Saved)
+
+
 class IntentFile:
     """Where one role of one node keeps its intent."""
 
@@ -41,7 +44,7 @@ class IntentFile:
         """The intent, and when it was stored (seconds since the epoch); None where none can be used."""
         try:
             with self.path.open("rb") as handle:
-                saved = msgspec.json.decode(handle.read(MOST_BYTES), type=_Saved)
+                saved = _SAVED.decode(handle.read(MOST_BYTES))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:

@@ -64,6 +64,9 @@ class _Lease(msgspec.Struct):
     spec: _Spec = msgspec.field(default_factory=_Spec)
 
 
+_LEASE = msgspec.json.Decoder(_Lease)
+
+
 @dataclass(frozen=True, slots=True)
 class LeaseRecord:
     """A Lease as read.  Its times are text: another machine's, or given back as they are."""
@@ -78,7 +81,7 @@ class LeaseRecord:
 
 def decode_lease(raw: bytes) -> LeaseRecord:
     """A Lease from its JSON; ValueError where it is none."""
-    wire = msgspec.json.decode(raw, type=_Lease)
+    wire = _LEASE.decode(raw)
     spec = wire.spec
     return LeaseRecord(
         holder=spec.holderIdentity or "",

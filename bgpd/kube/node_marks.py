@@ -33,6 +33,9 @@ class _Node(msgspec.Struct):
     spec: _Spec = msgspec.field(default_factory=_Spec)
 
 
+_NODE = msgspec.json.Decoder(_Node)
+
+
 def is_marked_ready(node: Node) -> bool:
     """Whether the Node says already that its network is there."""
     return node.network_unavailable == "False" and STARTUP_TAINT not in node.taints
@@ -57,7 +60,7 @@ def untaint_patch(raw: bytes) -> dict[str, object]:
 
     Taints are one atomic list, so the patch holds only for the version that was read (else: 409).
     """
-    node = msgspec.json.decode(raw, type=_Node)
+    node = _NODE.decode(raw)
     taints = node.spec.taints or []
     kept = [taint for taint in taints if taint.get("key") != STARTUP_TAINT]
     if len(kept) == len(taints):

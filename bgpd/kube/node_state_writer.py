@@ -40,6 +40,9 @@ class _Object(msgspec.Struct):
     metadata: _Meta
 
 
+_OBJECT = msgspec.json.Decoder(_Object)
+
+
 class NodeStateWriter:
     """Writes one node's state.  Every method may be called from any thread; only `stop` waits."""
 
@@ -137,7 +140,7 @@ class NodeStateWriter:
         target = f"{PATH}/{self._node}"
         found = self._client.get(target)
         try:
-            meta = msgspec.json.decode(found, type=_Object).metadata
+            meta = _OBJECT.decode(found).metadata
             before = decode_node_state(found).conditions
         except ValueError as error:
             raise Unavailable(200, "Unreadable", str(error), where=target) from error

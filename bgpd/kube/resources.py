@@ -56,6 +56,9 @@ class _Some(msgspec.Struct):
     items: list[msgspec.Raw]
 
 
+_SOME = msgspec.json.Decoder(_Some)
+
+
 def has_cluster(client: KubeClient) -> bool:
     """Whether the API server has a BGPCluster: without one it has lost its data.  Raises KubeError."""
     return not is_empty(client, CLUSTERS)
@@ -65,7 +68,7 @@ def is_empty(client: KubeClient, resource: Resource[T]) -> bool:
     """Whether the API server has no object of a resource; raises KubeError."""
     path = resource.path
     try:
-        found = msgspec.json.decode(client.get(path, **resource.query(), limit=1), type=_Some)
+        found = _SOME.decode(client.get(path, **resource.query(), limit=1))
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Nonsense(200, "NotAList", str(error)[:300], where=path) from error
     if found.kind != f"{resource.kind}List":
@@ -81,10 +84,13 @@ class _Group(msgspec.Struct):
     versions: list[_Version]
 
 
+_GROUP = msgspec.json.Decoder(_Group)
+
+
 def slice_version(client: KubeClient) -> str:
     """The newest version of EndpointSlices that we can read (v1 came in 1.21); raises KubeError."""
     try:
-        served = msgspec.json.decode(client.get("/apis/discovery.k8s.io"), type=_Group)
+        served = _GROUP.decode(client.get("/apis/discovery.k8s.io"))
     except NotFound:
         return SLICE_VERSIONS[0]
     except (ValueError, RecursionError) as error:

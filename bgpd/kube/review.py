@@ -27,6 +27,10 @@ class _Object(wire.Wire):
     status: msgspec.Raw = msgspec.Raw(b"{}")
 
 
+_OBJECT = msgspec.json.Decoder(_Object)
+_STATUS = msgspec.json.Decoder(wire.Status)
+
+
 @dataclass(frozen=True, slots=True)
 class Reviewed(Generic[T]):
     """One object; `value` is None where `problem` says why."""
@@ -51,7 +55,7 @@ def review(decode: Callable[[bytes], T]) -> Callable[[bytes], Reviewed[T]]:
     """A decoder that answers for every object that has a name."""
 
     def read(raw: bytes) -> Reviewed[T]:
-        found = msgspec.json.decode(raw, type=_Object)
+        found = _OBJECT.decode(raw)
         meta = found.metadata
         generation, conditions = _status(found.status)
         try:
@@ -66,7 +70,7 @@ def review(decode: Callable[[bytes], T]) -> Callable[[bytes], Reviewed[T]]:
 def _status(raw: msgspec.Raw) -> tuple[int, tuple[Condition, ...]]:
     """What was said before; nothing where it can't be read, so that it is said again."""
     try:
-        status = msgspec.json.decode(raw, type=wire.Status)
+        status = _STATUS.decode(raw)
         conditions = [_condition(each) for each in status.conditions[:_MOST_CONDITIONS]]
     except ValueError:
         return 0, ()

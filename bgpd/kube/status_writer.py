@@ -44,6 +44,9 @@ class _Object(msgspec.Struct):
     status: dict[str, object] = {}
 
 
+_OBJECT = msgspec.json.Decoder(_Object)
+
+
 class StatusWriter:
     """Performs writes for the controller."""
 
@@ -69,7 +72,7 @@ class StatusWriter:
             return Result.NOT_OURS
         raw = self._client.get(write.path)
         try:
-            found = msgspec.json.decode(raw, type=_Object)
+            found = _OBJECT.decode(raw)
             right = write.still is None or write.still(raw)
         except ValueError as error:
             raise Nonsense(200, "Unreadable", str(error)[:300], where=write.path) from error

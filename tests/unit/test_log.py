@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -260,3 +262,11 @@ def test_many_keys_neither_fill_memory_nor_the_log() -> None:
     )
     assert told == 100_000 - 30
     assert len(seen.lines) <= 30 + 3 + 1
+
+
+def test_a_crash_in_c_code_says_where_every_thread_was() -> None:
+    crash = "def deep():\n os.kill(os.getpid(), 11)\nimport os; from bgpd import log; log.configure(); deep()"
+    ended = subprocess.run([sys.executable, "-c", crash], capture_output=True, text=True, check=False)
+    assert ended.returncode == -11
+    assert "Segmentation fault" in ended.stderr
+    assert "in deep" in ended.stderr
