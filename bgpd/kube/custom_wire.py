@@ -2,6 +2,7 @@
 
 Names and nesting are those of deploy/crds, and a test holds the two equal: no field is in a schema that is
 not read here.  Types are checked here and nothing else; `custom.py` turns these into values that can be used.
+Null stands for absent where a field may be absent: the API server drops it before it validates (since 1.20).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ _ALWAYS = {"apiVersion", "kind", "metadata"}
 
 
 def completed(schema: Json, value: object, *, root: bool = True) -> object:
-    """The value with defaults, and without fields that the schema does not know."""
+    """The value with defaults, without nulls and without fields that the schema does not know."""
     if isinstance(value, list):
         return [completed(child(schema, "items"), item, root=False) for item in value]
     if not isinstance(value, dict):
@@ -30,6 +30,8 @@ def completed(schema: Json, value: object, *, root: bool = True) -> object:
     for name, part in value.items():
         if root and name in _ALWAYS:
             result[name] = part
+        elif part is None and name in properties and not child(properties, name).get("nullable"):
+            continue  # as the real server since 1.20
         elif name in properties:
             result[name] = completed(child(properties, name), part, root=False)
         elif keeps:

@@ -179,9 +179,10 @@ def _list_faults(schema: Schema) -> Iterator[str]:
 
 
 def defaulted(schema: Schema, value: Json) -> Json:
-    """With defaults filled in, as the API server does before it validates."""
+    """Without null fields and with defaults, as the API server has it (since 1.20) before it validates."""
     value = copy.deepcopy(value)
     if isinstance(value, dict):
+        value = {name: item for name, item in value.items() if item is not None}
         for name, inner in properties(schema).items():
             if name not in value and "default" in inner:
                 value[name] = copy.deepcopy(inner["default"])

@@ -291,6 +291,8 @@ def _walk(
     yield schema, path, value
     if isinstance(value, dict):
         for name, item in value.items():
+            if item is None:
+                continue
             if inner := crd_server.properties(schema).get(name):
                 if path or name in ("spec", "status"):
                     yield from _walk(inner, item, (*path, name))
