@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from heapq import merge
 from typing import TypeVar
 
-from routes.prefix import Address, Family, Prefix
+from routes.prefix import ADDRESS_SIZE, Address, Prefix
 from routes.view import Match, RouteQuery
 
 Item = TypeVar("Item")
@@ -82,7 +82,7 @@ def in_order(query: RouteQuery, known: Collection[Prefix]) -> Iterator[Prefix | 
     """The prefixes that `query` admits: IPv4 first, then by address and length.  None offers a pause."""
     everything = query.prefix is None and query.after is None
     snapshot = list(known)  # one C call, so that the table may change between the steps
-    for family, size in ((Family.IPV4, 4), (Family.IPV6, 16)):
+    for family, size in ADDRESS_SIZE.items():
         if query.family not in (None, family):
             continue
         runs = []

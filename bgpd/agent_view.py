@@ -15,7 +15,7 @@ from routes import explain as explaining
 from routes.fib import Fib
 from routes.fib_entry import FibEntry
 from routes.path import PeerName
-from routes.prefix import Family, Prefix
+from routes.prefix import ADDRESS_SIZE, Family, Prefix
 from routes.view import (
     DaemonStatus,
     Explanation,
@@ -109,7 +109,7 @@ class AgentView(RoleView):
         return [self._fib_count(family) for family in Family]
 
     def _fib_count(self, family: Family) -> FibCount:
-        size = 4 if family is Family.IPV4 else 16
+        size = ADDRESS_SIZE[family]
         wanted = installed = failed = held = 0
         for fib in (self._fib.learned, self._fib.own):
             actual = fib.actual

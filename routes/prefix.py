@@ -28,6 +28,8 @@ class Family(IntEnum):
 
 FAMILY_BY_SIZE = {4: Family.IPV4, 16: Family.IPV6}
 """Family of an address by the number of its bytes."""
+ADDRESS_SIZE = {family: size for size, family in FAMILY_BY_SIZE.items()}
+"""Bytes of an address by its family."""
 
 
 class Prefix(NamedTuple):

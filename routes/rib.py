@@ -31,7 +31,7 @@ from routes.path import (
 )
 from routes.peer import FamilyCounts
 from routes.policy import ImportPolicy, Verdict, compile_attributes
-from routes.prefix import Address, Family, Prefix
+from routes.prefix import ADDRESS_SIZE, Address, Family, Prefix
 from routes.stored import stored_inside
 
 _new = tuple.__new__  # a NamedTuple's own constructor takes twice as long, and this runs for each prefix
@@ -40,8 +40,6 @@ MANY = 8
 """Prefixes of one UPDATE from which on it pays to treat them together."""
 MAX_REFUSED_SHOWN = 50
 """How many refusals are kept between two calls of `take_refusals`; the rest are only counted."""
-
-_SIZE = {Family.IPV4: 4, Family.IPV6: 16}
 
 
 class UpdateLike(Protocol):
@@ -101,11 +99,11 @@ class Rib:
         self._peers: dict[PeerName, _PeerIn] = {}
         self._cost: Cost = _reachable
         self._why_unresolved: Callable[[Path], str] = lambda _: ""
-        self._loc = {_SIZE[family]: LocRib(family, multipath, self._cost) for family in Family}
+        self._loc = {ADDRESS_SIZE[family]: LocRib(family, multipath, self._cost) for family in Family}
         self._limit_events: list[LimitEvent] = []
         self._refused_total = 0
         self._refused_first: list[tuple[Path, Verdict]] = []
-        self._local = {_SIZE[family]: AdjRibIn(LOCAL_PEER, family) for family in Family}
+        self._local = {ADDRESS_SIZE[family]: AdjRibIn(LOCAL_PEER, family) for family in Family}
         self._originated = OwnPaths()
         self.originate(policy.own_paths)
 
@@ -210,7 +208,7 @@ class Rib:
         limits = self.policy.options(source.peer).max_prefixes
         before, peer.tables = peer.tables, {}
         for family in families:
-            size = _SIZE[family]
+            size = ADDRESS_SIZE[family]
             kept = before.pop(size, None) if family in forwarding else None
             peer.tables[size] = AdjRibIn(source.peer, family, limits) if kept is None else kept
         for table in before.values():
@@ -473,14 +471,14 @@ class Rib:
 
     def loc_rib(self, family: Family) -> LocRib:
         """The selection of a family; only to be read."""
-        return self._loc[_SIZE[family]]
+        return self._loc[ADDRESS_SIZE[family]]
 
     def table(self, name: PeerName, family: Family) -> AdjRibIn | None:
         """What a peer told us in a family; only to be read.  `LOCAL_PEER` is what we originate."""
         if name == LOCAL_PEER:
-            return self._local[_SIZE[family]]
+            return self._local[ADDRESS_SIZE[family]]
         peer = self._peers.get(name)
-        return None if peer is None else peer.tables.get(_SIZE[family])
+        return None if peer is None else peer.tables.get(ADDRESS_SIZE[family])
 
     def tables(self, name: PeerName | None = None, family: Family | None = None) -> Iterator[AdjRibIn]:
         """The tables of one peer or all (ours first), and one family or both."""
@@ -503,7 +501,7 @@ class Rib:
 
         In one loop without calls: with 5,000 peers this is asked while they are served.
         """
-        size, received, accepted = _SIZE[family], 0, 0
+        size, received, accepted = ADDRESS_SIZE[family], 0, 0
         for peer in self._peers.values():
             table = peer.tables.get(size)
             if table is not None:
@@ -518,7 +516,7 @@ class Rib:
 
         In one loop without calls, as `totals`: few peers have such, and all are asked.
         """
-        size, found = _SIZE[family], []
+        size, found = ADDRESS_SIZE[family], []
         for peer in self._peers.values():
             table = peer.tables.get(size)
             if table is not None and (table.plain.refused or table.added.refused or table.dropped):

@@ -15,7 +15,7 @@ from bgpd.bgp.errors7606 import EXTENDED_LENGTH, OPTIONAL, Attr
 from bgpd.bgp.framing import EXTENDED_LIMIT, HEADER_SIZE, MARKER, STANDARD_LIMIT, UPDATE
 from bgpd.bgp.nlri import UNICAST
 from routes.path import PathAttributes
-from routes.prefix import Family, Prefix
+from routes.prefix import ADDRESS_SIZE, Family, Prefix
 
 FIXED = HEADER_SIZE + 4
 """Header, and the two length fields of an UPDATE."""
@@ -31,7 +31,7 @@ _OCTETS = tuple(length + 7 >> 3 for length in range(129))
 
 def pack_prefixes(prefixes: Iterable[Prefix], family: Family) -> list[bytes]:
     """The NLRI of those prefixes that are of `family`."""
-    size = 4 if family is Family.IPV4 else 16
+    size = ADDRESS_SIZE[family]
     return [
         _LENGTHS[length] + address[: _OCTETS[length]] for address, length in prefixes if len(address) == size
     ]

@@ -15,7 +15,7 @@ from bgpd.bgp.group_encoder import GroupEncoder, Key
 from routes.aggregates import Aggregates
 from routes.path import LOCAL_PEER, Path, PathAttributes, PeerKind, PeerName, Source
 from routes.peer import Negotiated
-from routes.prefix import Address, Family, Prefix, format_address
+from routes.prefix import ADDRESS_SIZE, Address, Family, Prefix, format_address
 from routes.reflection import (
     CLOSED,
     Border,
@@ -102,7 +102,7 @@ class UpdateGroup:
         border: Border = CLOSED,
     ) -> None:
         self.key = key
-        self.address_size = 4 if key.family is Family.IPV4 else 16
+        self.address_size = ADDRESS_SIZE[key.family]
         self.members: set[PeerName] = set()
         self.encoder = GroupEncoder(key.family, member)
         self.log: FanoutLog[Key] = FanoutLog(self.encoder)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from bgpd.config import FibConfig
 from bgpd.kube.intent import Gateway
 from routes.next_hop import Resolver
-from routes.prefix import Family
+from routes.prefix import ADDRESS_SIZE, Family
 
 
 def read_surroundings(fib: FibConfig) -> Resolver:
@@ -23,7 +23,7 @@ def read_surroundings(fib: FibConfig) -> Resolver:
 def gateways_of(resolver: Resolver) -> dict[Family, Gateway]:
     """The host's default gateways."""
     found: dict[Family, Gateway] = {}
-    for family, size in ((Family.IPV4, 4), (Family.IPV6, 16)):
+    for family, size in ADDRESS_SIZE.items():
         hop = resolver.default_gateway(size)
         if hop is not None and hop.gateway is not None:
             found[family] = Gateway(hop.gateway, resolver.links[hop.ifindex].name)

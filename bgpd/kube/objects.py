@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from bgpd.kube import object_wire as wire
-from routes.prefix import Address, Family, Prefix, parse_address
+from routes.prefix import ADDRESS_SIZE, Address, Family, Prefix, parse_address
 
 STARTUP_TAINT = "podbgp.dev/not-ready"
 ZONE_LABEL = "topology.kubernetes.io/zone"
@@ -63,7 +63,7 @@ class Node:
         return self.labels.get(ZONE_LABEL, "")
 
     def addresses_of(self, family: Family) -> tuple[Address, ...]:
-        size = 4 if family is Family.IPV4 else 16
+        size = ADDRESS_SIZE[family]
         return tuple(address for address in self.addresses if len(address) == size)
 
 

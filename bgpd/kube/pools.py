@@ -32,11 +32,10 @@ from bgpd.kube.pool_ledger import Age, Ledger, Tenant, Trigger, age_of, of_addre
 from bgpd.kube.pool_problems import About, PoolProblem, Trouble, about_pool, about_service
 from bgpd.kube.pool_space import PoolSpace
 from bgpd.kube.service_endpoints import ServiceKey
-from routes.prefix import Address, Family, Prefix, family_of, format_address, host_prefix
+from routes.prefix import ADDRESS_SIZE, Address, Family, Prefix, family_of, format_address, host_prefix
 
 MOST_RETRIES = 256
 """Waiting Services that are tried again in one turn; the Plan says when there are more."""
-SIZES = {Family.IPV4: 4, Family.IPV6: 16}
 
 
 class Plan(NamedTuple):
@@ -315,7 +314,7 @@ class Allocator:
             return _Found(held, self._outside(tenant, held) or (problem if demand.pool else None))
         if problem is not None:
             return _Found(held, problem)
-        size = SIZES[family]
+        size = ADDRESS_SIZE[family]
         if (shared := self._ledger.shareable(tenant, size, spaces)) is not None:
             return _Found(shared)
         for space in spaces:
@@ -358,7 +357,7 @@ class Allocator:
         else:
             every = (space for space in self._ledger.spaces.values() if space.pool.auto_assign)
             spaces = [each for each in every if each.pool.scope.holds(service.namespace, service.labels)]
-        having = [space for space in spaces if space.has_family(SIZES[family])]
+        having = [space for space in spaces if space.has_family(ADDRESS_SIZE[family])]
         if having:
             return having, None
         text = f"no BGPAddressPool with {family} addresses is for this Service"
