@@ -4,6 +4,8 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 BIN := .venv/bin
 FABRIC ?= reflector
+# Tests with daemons at a time: most of them wait, and two cores have room for four.
+WORKERS ?= 4
 
 # A cluster to test against is named on the command line; one in the environment may be somebody's own.
 unexport KUBECONFIG
@@ -19,7 +21,9 @@ demo: ## Show pods reaching each other, and a Kubernetes cluster (FABRIC=mesh, f
 
 test: ## Run every test that needs no Kubernetes: unit, property, interop with real daemons, end to end
 	@.ci/setup test
-	@$(BIN)/pytest
+	@$(BIN)/pytest tests/unit tests/property --numprocesses auto --dist loadfile
+	@$(BIN)/pytest tests/e2e tests/interop -m 'not alone' --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+	@$(BIN)/pytest tests/e2e -m alone
 
 kube: ## Build the real Kubernetes components, once, in some minutes (Debian 12)
 	@.ci/setup test

@@ -107,6 +107,10 @@ class Member(Daemon):
         self.agent.start()
         wait_for_socket(self.agent, self.socket, UP)
 
+    def says(self, text: str) -> bool:
+        """Whether its log has this."""
+        return text in self.log.read_text()
+
     def learned(self) -> set[Network]:
         """Where the kernel leads for us."""
         return set(learned_routes(self.namespace))
@@ -333,6 +337,16 @@ def _the_same(daemon: Daemon, since: Mapping[str, float]) -> bool:
 def _lost(event: RouteEvent) -> bool:
     """Whether one of the pod ranges' routes was deleted."""
     return event.deleted and ("10.244." in event.text or "fd00:10:244" in event.text)
+
+
+def begin_again(*members: Member) -> None:
+    """Kill -9 and start."""
+    for member in members:
+        member.agent.kill()
+        member.log.unlink()
+        member.agent.start()
+    for member in members:
+        wait_for_socket(member.agent, member.socket, SOON)
 
 
 @contextmanager

@@ -33,7 +33,7 @@ NODE1, NODE2 = "10.244.1.0/24", "10.244.2.0/24"
 FIRST, SECOND = PeerName("192.0.2.1"), PeerName("192.0.2.2")
 DEFERRAL = 120.0
 """Default `reflector.deferral_time`."""
-RESTART_TIME, AGENT_DEFERRAL, REFLECTOR_DEFERRAL = 4, 8, 5
+RESTART_TIME, AGENT_DEFERRAL, REFLECTOR_DEFERRAL = 4, 8, 10
 """Of the second lab, seconds."""
 MOMENT = 0.5
 
@@ -267,8 +267,16 @@ def settled(topology: Topology) -> None:
         if not process.running:
             process.start()
     wait_converged(topology, CONVERGED_WITHIN)
-    eventually(lambda: tables_complete(topology))
+    eventually(lambda: complete(topology))
     wait_remembered(topology)
+
+
+def complete(topology: Topology) -> bool:
+    """An agent that was just started may not answer yet."""
+    try:
+        return tables_complete(topology)
+    except UnreachableError:
+        return False
 
 
 def has_route(topology: Topology, number: int, nlri: str) -> bool:

@@ -120,6 +120,7 @@ def disturbed(bench: Bench, net: Topology) -> Measured:
         return measured
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 def test_bad_clients_cost_the_good_ones_nothing(tmp_path: Path, programs: Programs, net: Topology) -> None:
     quiet: list[Measured] = []

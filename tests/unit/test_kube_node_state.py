@@ -310,7 +310,7 @@ def test_an_api_server_that_is_away_holds_nothing_up(
     server.down()
     begun = time.monotonic()
     writer.offer(FACTS)
-    assert time.monotonic() - begun < 0.1
+    assert time.monotonic() - begun < 1.0
     eventually(lambda: bool(writer.error))
     server.up()
     eventually(lambda: state_of(server) == "Established")
