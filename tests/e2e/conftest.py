@@ -13,6 +13,7 @@ from bgpd.lab.converge import wait_converged
 from bgpd.lab.plan import Fabric, make_plan
 from bgpd.lab.topology import Topology
 from bgpd.lab.workspace import claim
+from tests.e2e.kube_stories import Cluster, cluster
 
 CONVERGED_WITHIN = 60.0
 
@@ -37,6 +38,20 @@ def make_shared_lab() -> Iterator[MakeLab]:
     """Labs that all stories of a module share; each story leaves them as it found them."""
     with labs() as make:
         yield make
+
+
+@pytest.fixture(scope="module")
+def mesh() -> Iterator[Cluster]:
+    """A Kubernetes cluster that all stories of a module share; each leaves it as it found it."""
+    with cluster("mesh") as built:
+        yield built
+
+
+@pytest.fixture(scope="module")
+def reflected() -> Iterator[Cluster]:
+    """The same with reflectors."""
+    with cluster("reflector") as built:
+        yield built
 
 
 @contextmanager

@@ -4,28 +4,13 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Iterator
-
-import pytest
 
 from bgpd.lab import netns
-from tests.e2e.kube_stories import ASN, NAMESPACE, SOON, Cluster, Member, begin_again, cluster
+from tests.e2e.kube_stories import ASN, NAMESPACE, SOON, Cluster, Member, begin_again
 from tests.interop.harness.speaker import wait_until
 
 BEFORE_A_RESTART = 10.5
 """An agent begins again in place at the earliest this long after it began."""
-
-
-@pytest.fixture(scope="module")
-def mesh() -> Iterator[Cluster]:
-    with cluster("mesh") as built:
-        yield built
-
-
-@pytest.fixture(scope="module")
-def reflected() -> Iterator[Cluster]:
-    with cluster("reflector") as built:
-        yield built
 
 
 def does(member: Member, text: str) -> bool:

@@ -9,22 +9,10 @@ from contextlib import contextmanager
 import pytest
 
 from bgpd.lab.process import wait_for_socket
-from tests.e2e.kube_stories import SOON, Cluster, Member, begin_again, cluster
+from tests.e2e.kube_stories import SOON, Cluster, Member, begin_again
 from tests.interop.harness.speaker import wait_until
 
 SERVICE = "203.0.113.77/32"
-
-
-@pytest.fixture(scope="module")
-def mesh() -> Iterator[Cluster]:
-    with cluster("mesh") as built:
-        yield built
-
-
-@pytest.fixture(scope="module")
-def reflected() -> Iterator[Cluster]:
-    with cluster("reflector") as built:
-        yield built
 
 
 @contextmanager
