@@ -108,8 +108,7 @@ class _Lines:
 def configure(level: str = "info", form: str = "auto", stream: TextIO | None = None) -> Sink:
     """Send all logs, those of libraries too, to `stream` (standard error).  Call again to change it.
 
-    A crash in C code (of a library, or ours to call it wrongly) ends on standard error with every thread's
-    Python stack.
+    A crash in C code ends with every thread's Python stack, on standard error.
     """
     global _sink  # noqa: PLW0603  loggers exist before and after: the present sink is process-wide by nature
     _sink = Sink(stream or sys.stderr, level, form)

@@ -313,6 +313,8 @@ class NodeState(Wire):
     status: StateStatus = field(default_factory=StateStatus)
 
 
+# -- decoders, made before several threads read their first object ------------------------------------
+
 CLUSTER = Decoder(Cluster)
 PEER = Decoder(Peer)
 POLICY = Decoder(Policy)
