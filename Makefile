@@ -21,9 +21,9 @@ demo: ## Show pods reaching each other, and a Kubernetes cluster (FABRIC=mesh, f
 
 test: ## Run every test that needs no Kubernetes: unit, property, interop with real daemons, end to end
 	@.ci/setup test
-	@$(BIN)/pytest tests/unit tests/property --numprocesses auto --dist loadfile
+	@$(BIN)/pytest tests/unit tests/property -m 'not alone' --numprocesses auto --dist loadfile
 	@$(BIN)/pytest tests/e2e tests/interop -m 'not alone' --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
-	@$(BIN)/pytest tests/e2e -m alone
+	@$(BIN)/pytest -m alone
 
 kube: ## Build the real Kubernetes components, once, in some minutes (Debian 12)
 	@.ci/setup test

@@ -13,6 +13,7 @@ from bgpd.kube.client import KubeClient
 from bgpd.kube.lease import LeaseHolder
 from bgpd.lab.stand_in_api_server import StandInApiServer
 
+pytestmark = pytest.mark.alone
 NAMESPACE = "podbgp-system"
 
 
