@@ -378,16 +378,15 @@ def watches_one_object_by_its_name(server: ApiServer) -> None:
 def moves_a_watcher_on_by_bookmarks(server: ApiServer) -> None:
     """A bookmark comes before the watch ends, if anything of the kind has changed (1.20), selected or not.
 
-    The real server has two seconds for it, which it misses when it has no CPU; of 48 watches, six that began
-    together got two.
+    The real server has two seconds for it, which it misses when it has no CPU, and sometimes uses for two.
     """
     for attempt in range(4):
         version = server.version(MAPS)
         marks = during_a_change_of_another(server, version, f"unselected{attempt}")
-        if len(marks) == 1:
+        if marks:
             break
-    kinds = [(at(mark, "type"), at(mark, "object", "kind")) for mark in marks]
-    assert kinds == [("BOOKMARK", "ConfigMap")], marks
+    assert len(marks) in (1, 2), marks
+    assert {(at(mark, "type"), at(mark, "object", "kind")) for mark in marks} == {("BOOKMARK", "ConfigMap")}
     assert int(str(at(marks[0], "object", "metadata", "resourceVersion"))) > int(version)
 
 
