@@ -208,18 +208,24 @@ class PodNetwork:
         path = f"/api/v1/nodes/{node}"
         usable = {"type": "NetworkUnavailable", "status": "False", "reason": "RouteCreated"}
         self.api.patch(path, {"status": {"conditions": [usable]}}, "strategic", subresource="status")
-        eventually(lambda: self._remove_startup_taint(path), f"usable {node}")
+        eventually(lambda: self._is_without_taints(path), f"usable {node}")
 
-    def _remove_startup_taint(self, path: str) -> bool:
-        """The list is replaced as a whole, so nobody else may have changed it meanwhile."""
+    def _is_without_taints(self, path: str) -> bool:
+        """Whether there are none; the startup taint is removed, again where it came back.
+
+        The list is replaced as a whole.  We do that only where nobody else has changed it meanwhile; before
+        1.26 the controller manager may take its own taint out of an older list, and write that back.
+        """
         node = self.get(path)
         meta, spec = node["metadata"], node["spec"]
         assert isinstance(meta, dict)
         assert isinstance(spec, dict)
-        left = [taint for taint in spec.get("taints", ()) if taint["key"] != STARTUP_TAINT]
-        version = {"resourceVersion": meta["resourceVersion"]}
-        self.api.patch(path, {"metadata": version, "spec": {"taints": left}})
-        return True
+        taints = spec.get("taints", ())
+        left = [taint for taint in taints if taint["key"] != STARTUP_TAINT]
+        if len(left) < len(taints):
+            version = {"resourceVersion": meta["resourceVersion"]}
+            self.api.patch(path, {"metadata": version, "spec": {"taints": left}})
+        return not taints
 
     def _add_outsider(self) -> None:
         netns.create([self.outsider])
