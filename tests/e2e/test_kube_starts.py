@@ -36,6 +36,13 @@ def wait_stored(*members: Member) -> None:
     time.sleep(6)  # a newer one is stored within five seconds
 
 
+def end_without_intent(member: Member) -> None:
+    """Kill -9, and leave nothing to begin with."""
+    member.agent.kill()
+    member.log.unlink()
+    (member.folder / "state" / "agent-intent.json").unlink()
+
+
 # -- starting without the API server ------------------------------------------------------------------
 
 
@@ -80,9 +87,7 @@ def test_reflectors_start_too_while_the_api_server_is_away(reflected: Cluster) -
 def test_a_node_that_never_was_there_waits_for_the_api_server(mesh: Cluster) -> None:
     member = mesh.members[2]
     with away(mesh):
-        member.agent.kill()
-        member.log.unlink()
-        (member.folder / "state" / "agent-intent.json").unlink()
+        end_without_intent(member)
         member.agent.start()
         wait_until(lambda: member.says("waiting for the cluster's intent"), SOON, "it says what it waits for")
         member.agent.must_run()
@@ -126,9 +131,7 @@ def test_services_that_may_not_be_read_hold_up_nothing_else(mesh: Cluster, statu
 
 def test_definitions_that_come_after_the_agents_are_waited_for(mesh: Cluster) -> None:
     last = mesh.members[2]
-    last.agent.kill()
-    last.log.unlink()
-    (last.folder / "state" / "agent-intent.json").unlink()
+    end_without_intent(last)
     mesh.server.faults.fail_next(1000, 404, matching="/podbgp.dev/")
     last.agent.start()
     wait_until(lambda: last.says("waiting for the cluster's intent"), SOON, "it waits")

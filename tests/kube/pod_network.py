@@ -208,10 +208,10 @@ class PodNetwork:
         path = f"/api/v1/nodes/{node}"
         usable = {"type": "NetworkUnavailable", "status": "False", "reason": "RouteCreated"}
         self.api.patch(path, {"status": {"conditions": [usable]}}, "strategic", subresource="status")
-        eventually(lambda: self._is_without_taints(path), f"usable {node}")
+        eventually(lambda: self._remove_startup_taint(path), f"usable {node}")
 
-    def _is_without_taints(self, path: str) -> bool:
-        """Whether there are none; the startup taint is removed, again where it came back.
+    def _remove_startup_taint(self, path: str) -> bool:
+        """Answers whether no taint was left; the startup taint is removed again where it came back.
 
         The list is replaced as a whole.  We do that only where nobody else has changed it meanwhile; before
         1.26 the controller manager may take its own taint out of an older list, and write that back.

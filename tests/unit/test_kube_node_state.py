@@ -304,13 +304,14 @@ def test_a_deleted_object_and_a_new_node_are_written_again(
     eventually(lambda: "uid-2" in json.dumps(shown(server)) and state_of(server) == "Established")
 
 
+@pytest.mark.alone
 def test_an_api_server_that_is_away_holds_nothing_up(
     server: StandInApiServer, writer: NodeStateWriter
 ) -> None:
     server.down()
     begun = time.monotonic()
     writer.offer(FACTS)
-    assert time.monotonic() - begun < 1.0
+    assert time.monotonic() - begun < 0.1
     eventually(lambda: bool(writer.error))
     server.up()
     eventually(lambda: state_of(server) == "Established")
